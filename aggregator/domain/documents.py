@@ -1,0 +1,96 @@
+"""The JSON that users see of an order and what belongs to it (contract.md §2); one place for API and events.
+
+Pure rendering: it never decides, and delivered accounts are never in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aggregator.domain.clock import rfc3339
+from aggregator.domain.ids import OrderId
+from aggregator.domain.money import Money
+from aggregator.domain.numbers import Number
+from aggregator.domain.orders import Order
+from aggregator.domain.refills import Refill
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """What belongs to an order beside its own row."""
+
+    numbers: Sequence[Number] = ()
+    refills: Sequence[Refill] = ()
+    children: Sequence[OrderId] = ()
+
+
+NOTHING_RELATED = Related()
+
+
+def _time(value: datetime | None) -> str | None:
+    return rfc3339(value) if value is not None else None
+
+
+def _money(value: Money | None) -> dict[str, str] | None:
+    return value.as_json() if value is not None else None
+
+
+def order_document(order: Order, related: Related = NOTHING_RELATED, *, params: bool = True) -> dict[str, object]:
+    """An order as contract.md §2 shows it; events leave `params` out."""
+    document: dict[str, object] = {
+        "id": order.id,
+        "number": order.number,
+        "service": order.service,
+        "kind": order.kind,
+        "state": str(order.state),
+        "link": order.link,
+        "quantity": order.quantity,
+        "params": dict(order.params),
+        "reference": order.reference,
+        "metadata": dict(order.metadata),
+        "provider": order.provider,
+        "provider_order": order.provider_order,
+        "expected_cost": _money(order.expected_cost),
+        "charge": _money(order.charge),
+        "start_count": order.start_count,
+        "remains": order.remains,
+        "parent": order.parent,
+        "children": list(related.children),
+        "refills": [refill_document(refill) for refill in related.refills],
+        "numbers": [number_document(number) for number in related.numbers],
+        "cancel": {"state": order.cancel_state, "at": _time(order.cancel_at)} if order.cancel_state else None,
+        "error": {"type": order.error_type, "detail": order.error_detail} if order.error_type else None,
+        "created_at": _time(order.created_at),
+        "updated_at": _time(order.updated_at),
+        "finished_at": _time(order.finished_at),
+    }
+    if not params:
+        del document["params"]
+    return document
+
+
+def number_document(number: Number) -> dict[str, object]:
+    return {
+        "number": number.number,
+        "phone": number.phone,
+        "provider_order": number.provider_order,
+        "state": str(number.state),
+        "codes": [
+            {"code": code.code, "text": code.text, "received_at": rfc3339(code.received_at)} for code in number.codes
+        ],
+        "expires_at": _time(number.expires_at),
+    }
+
+
+def refill_document(refill: Refill) -> dict[str, object]:
+    return {
+        "id": refill.id,
+        "number": refill.number,
+        "state": str(refill.state),
+        "provider_refill": refill.provider_refill,
+        "drop": refill.dropped,
+        "requested_at": rfc3339(refill.requested_at),
+        "finished_at": _time(refill.finished_at),
+    }

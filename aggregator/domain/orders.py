@@ -1,0 +1,294 @@
+"""The life of an order: its states, the one table of moves between them, and what each fact makes of it.
+
+`apply(order, fact, at)` is pure and repeat-safe: the same fact twice changes nothing and tells nobody twice. It never
+decides where to buy; that is routing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from aggregator.domain.catalogue import Kind
+from aggregator.domain.events import Draft, EventType
+from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
+from aggregator.domain.money import Money
+
+
+class OrderState(StrEnum):
+    """contract.md §2."""
+
+    ACCEPTED = "accepted"
+    PLACING = "placing"
+    UNCLEAR = "unclear"
+    PENDING = "pending"
+    PROCESSING = "processing"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    PARTIAL = "partial"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
+S = OrderState
+FOLLOWED: Final = frozenset({S.PENDING, S.PROCESSING, S.IN_PROGRESS})
+"""Bought and not finished: what polling follows."""
+FINAL: Final = frozenset({S.COMPLETED, S.PARTIAL, S.CANCELED, S.FAILED})
+UNFINISHED: Final = frozenset(S) - FINAL
+_REPORTED: Final = FOLLOWED | FINAL
+
+TRANSITIONS: Final[Mapping[OrderState, frozenset[OrderState]]] = {
+    S.ACCEPTED: frozenset({S.PLACING, S.CANCELED, S.FAILED}),
+    S.PLACING: frozenset({S.ACCEPTED, S.UNCLEAR}) | _REPORTED,
+    S.UNCLEAR: frozenset({S.ACCEPTED}) | _REPORTED,
+    **{state: _REPORTED - {state} for state in FOLLOWED},
+    **{state: FINAL - {state} for state in FINAL},
+}
+"""Every move there is. A final state gives way only to another final one: a provider's correction."""
+
+_FINAL_EVENT: Final[Mapping[OrderState, EventType]] = {
+    S.COMPLETED: "order.completed",
+    S.PARTIAL: "order.partial",
+    S.CANCELED: "order.canceled",
+    S.FAILED: "order.failed",
+}
+
+
+class IllegalMove(Exception):
+    """A fact does not fit the order's state: somebody acted on an order that has moved on since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One request for a service, as stored. Ids, times and money are typed; `version` guards against lost updates.
+
+    `attempt` is the purchase that is live (placing, unclear or placed), `sequence` the number of events told so far.
+    """
+
+    id: OrderId
+    number: OrderNumber
+    owner: str
+    service: str
+    kind: Kind
+    state: OrderState
+    quantity: int
+    created_at: datetime
+    updated_at: datetime
+    link: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    reference: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    max_cost: Money | None = None
+    pinned_provider: str | None = None
+    callback_url: str | None = None
+    parent: OrderId | None = None
+    provider: str | None = None
+    provider_service: str | None = None
+    provider_order: str | None = None
+    attempt: AttemptId | None = None
+    expected_cost: Money | None = None
+    charge: Money | None = None
+    start_count: int | None = None
+    remains: int | None = None
+    cancel_state: str | None = None
+    cancel_at: datetime | None = None
+    error_type: str | None = None
+    error_detail: str | None = None
+    finished_at: datetime | None = None
+    sequence: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseStarted:
+    """A purchase is about to be sent; committed before its first byte leaves."""
+
+    attempt: AttemptId
+    provider: str
+    provider_service: str
+    expected_cost: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Purchased:
+    """The provider took the order under `provider_order`; for rented numbers, the first of theirs."""
+
+    attempt: AttemptId
+    provider: str
+    provider_order: str
+    numbers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotPurchased:
+    """Proof that the attempt bought nothing: refused, not sent, or reconciled so."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseUnclear:
+    """A purchase was sent and nobody knows whether it happened."""
+
+    attempt: AttemptId
+    cause: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an order that was never bought: given up, refused for the caller's own fault, or canceled."""
+
+    state: OrderState
+    error_type: str | None
+    error_detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a provider says of an order. None, an empty text or an unknown word never overwrites what is known."""
+
+    state: OrderState | None = None
+    charge: Money | None = None
+    start_count: int | None = None
+    remains: int | None = None
+
+
+Fact = PurchaseStarted | Purchased | NotPurchased | PurchaseUnclear | Ended | Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The order after a fact, and the events that tell of it; unchanged when the fact was known already."""
+
+    order: Order
+    events: tuple[Draft, ...] = ()
+
+
+def move(order: Order, state: OrderState, at: datetime) -> Order:
+    """The order in `state`; IllegalMove when the table has no such move."""
+    if state not in TRANSITIONS[order.state]:
+        raise IllegalMove(f"order {order.number} cannot go from {order.state} to {state}")
+    return replace(order, state=state, updated_at=at, finished_at=at if state in FINAL else None)
+
+
+def apply(order: Order, fact: Fact, at: datetime) -> Applied:
+    """What the fact makes of the order; IllegalMove when it contradicts the order's state or its live attempt."""
+    match fact:
+        case PurchaseStarted():
+            return _started(order, fact, at)
+        case Purchased():
+            return _purchased(order, fact, at)
+        case NotPurchased():
+            return _not_purchased(order, fact, at)
+        case PurchaseUnclear():
+            return _unclear(order, fact, at)
+        case Ended():
+            return _ended(order, fact, at)
+        case Reported():
+            return _reported(order, fact, at)
+
+
+def _started(order: Order, fact: PurchaseStarted, at: datetime) -> Applied:
+    if order.state is S.PLACING and order.attempt == fact.attempt:
+        return Applied(order)
+    started = replace(
+        move(order, S.PLACING, at),
+        attempt=fact.attempt,
+        provider=fact.provider,
+        provider_service=fact.provider_service,
+        expected_cost=fact.expected_cost,
+        error_type=None,
+        error_detail=None,
+    )
+    return Applied(started)
+
+
+def _live(order: Order, attempt: AttemptId) -> None:
+    if order.attempt != attempt or order.state not in (S.PLACING, S.UNCLEAR):
+        raise IllegalMove(f"order {order.number} is {order.state}; attempt {attempt} is not its open purchase")
+
+
+def _purchased(order: Order, fact: Purchased, at: datetime) -> Applied:
+    if order.attempt == fact.attempt and order.provider_order == fact.provider_order:
+        return Applied(order)
+    _live(order, fact.attempt)
+    state = S.IN_PROGRESS if fact.numbers else S.PENDING
+    placed = replace(
+        move(order, state, at),
+        provider=fact.provider,
+        provider_order=fact.provider_order,
+        error_type=None,
+        error_detail=None,
+    )
+    return Applied(placed, (Draft("order.placed"),))
+
+
+def _not_purchased(order: Order, fact: NotPurchased, at: datetime) -> Applied:
+    if order.attempt is None and order.state is S.ACCEPTED:
+        return Applied(order)
+    _live(order, fact.attempt)
+    freed = replace(
+        move(order, S.ACCEPTED, at),
+        attempt=None,
+        provider=None,
+        provider_service=None,
+        provider_order=None,
+        expected_cost=None,
+        error_type=None,
+        error_detail=None,
+    )
+    return Applied(freed)
+
+
+def _unclear(order: Order, fact: PurchaseUnclear, at: datetime) -> Applied:
+    if order.state is S.UNCLEAR and order.attempt == fact.attempt:
+        return Applied(order)
+    _live(order, fact.attempt)
+    unclear = replace(move(order, S.UNCLEAR, at), error_type="purchase-unclear", error_detail=fact.detail)
+    return Applied(unclear, (Draft("order.unclear", {"cause": fact.cause, "attempt": fact.attempt}),))
+
+
+def _ended(order: Order, fact: Ended, at: datetime) -> Applied:
+    if order.state is fact.state:
+        return Applied(order)
+    if order.state is not S.ACCEPTED or fact.state not in FINAL:
+        raise IllegalMove(f"order {order.number} is {order.state}; only an order not yet bought ends this way")
+    ended = replace(move(order, fact.state, at), error_type=fact.error_type, error_detail=fact.error_detail)
+    return Applied(ended, (Draft(_FINAL_EVENT[fact.state]),))
+
+
+def _reported(order: Order, fact: Reported, at: datetime) -> Applied:
+    if order.state not in _REPORTED or order.attempt is None:
+        return Applied(order)
+    merged = replace(
+        order,
+        charge=fact.charge if fact.charge is not None else order.charge,
+        start_count=fact.start_count if fact.start_count is not None else order.start_count,
+        remains=fact.remains if fact.remains is not None else order.remains,
+    )
+    target = fact.state
+    moved = target is not None and target in TRANSITIONS[order.state]
+    if moved and target is not None:
+        merged = move(merged, target, at)
+    if merged == order:
+        return Applied(order)
+    merged = replace(merged, updated_at=at)
+    if moved and target in FINAL:
+        return Applied(merged, (Draft(_FINAL_EVENT[target]),))
+    if order.state in FINAL:
+        return Applied(merged)
+    start_known = order.start_count is None and merged.start_count is not None
+    if moved or start_known or _tenths(merged) != _tenths(order):
+        return Applied(merged, (Draft("order.progress"),))
+    return Applied(merged)
+
+
+def _tenths(order: Order) -> int:
+    """Which tenth of the quantity remains, all ten while nobody knows; crossing into another one is worth telling."""
+    if order.remains is None:
+        return 10
+    return -(-order.remains * 10 // order.quantity)

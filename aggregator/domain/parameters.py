@@ -1,0 +1,85 @@
+"""The parameters of an order against a service type: what is missing, what does not belong, and the quantity.
+
+Everything is text once it is here; lists of lines have one line each. Errors name the field and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aggregator.domain.catalogue import PARAMS, QuantityFrom, ServiceType, lines
+from aggregator.domain.errors import Problem, ProblemKind
+
+_WHOLE_NUMBERS = frozenset({"runs", "interval", "min", "max", "posts", "old_posts", "delay"})
+MAX_QUANTITY = 10**15
+
+
+def missing_params(kind: ServiceType, link: str | None, params: Mapping[str, str]) -> list[str]:
+    """Names that the type needs and the order has not."""
+    lacking = [name for name in kind.required if not params.get(name)]
+    if kind.needs_link and not link:
+        lacking.insert(0, "link")
+    return lacking
+
+
+def check_params(params: Mapping[str, str]) -> None:
+    """Refuse unknown names and numbers that are none; which type takes what is decided per offer."""
+    for name, value in params.items():
+        if name not in PARAMS:
+            known = ", ".join(sorted(PARAMS))
+            raise Problem(
+                ProblemKind.INVALID_FIELD, f"no service type takes this parameter; known are {known}", f"params.{name}"
+            )
+        if name in _WHOLE_NUMBERS and not (value.isascii() and value.isdigit() and len(value) <= 15):
+            raise Problem(
+                ProblemKind.INVALID_FIELD, f"must be a whole number of at least 0, got {value!r}", f"params.{name}"
+            )
+    for name, other in (("runs", "interval"), ("interval", "runs")):
+        if name in params and other not in params:
+            raise Problem(ProblemKind.INVALID_FIELD, f"is required together with {name}", f"params.{other}")
+
+
+def quantity_of(kind: ServiceType, quantity: int | None, params: Mapping[str, str]) -> int:
+    """The number of pieces that an order of this type buys; Problem when it cannot be told.
+
+    A given quantity that contradicts a derived one is refused rather than ignored.
+    """
+    derived = _derived(kind, params)
+    if derived is None:
+        if quantity is None:
+            raise Problem(ProblemKind.INVALID_FIELD, "is required for this service", "quantity")
+        return quantity
+    if quantity is not None and quantity != derived:
+        raise Problem(
+            ProblemKind.INVALID_FIELD,
+            f"this service derives it ({derived} here); leave it out",
+            "quantity",
+        )
+    return derived
+
+
+def _derived(kind: ServiceType, params: Mapping[str, str]) -> int | None:
+    match kind.quantity:
+        case QuantityFrom.ONE:
+            return 1
+        case QuantityFrom.COMMENTS:
+            return _line_count(params, "comments")
+        case QuantityFrom.USERNAMES:
+            return _line_count(params, "usernames")
+        case QuantityFrom.SUBSCRIPTION:
+            most = _number(params, "max", 1)
+            return max(1, most * max(1, _number(params, "posts", 1)))
+        case QuantityFrom.CALLER:
+            return None
+
+
+def _line_count(params: Mapping[str, str], name: str) -> int:
+    count = len(lines(params.get(name, "")))
+    if count == 0:
+        raise Problem(ProblemKind.INVALID_FIELD, "needs at least one line", f"params.{name}")
+    return count
+
+
+def _number(params: Mapping[str, str], name: str, default: int) -> int:
+    value = params.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else default

@@ -1,0 +1,107 @@
+"""Drops and refills: when a finished order has lost enough, and when a refill may be asked for.
+
+The rules know only numbers and times; who asks the provider, and how its words read, is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from aggregator.domain.ids import OrderId, RefillId
+from aggregator.domain.orders import Order, OrderState
+
+
+class RefillState(StrEnum):
+    """contract.md §2, `refills`."""
+
+    REQUESTED = "requested"
+    UNCLEAR = "unclear"
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+
+
+OPEN: Final = frozenset(RefillState) - {RefillState.COMPLETED, RefillState.REJECTED}
+
+
+NEVER_AGAIN: Final = frozenset({"never", "window_over"})
+"""Refusals that no later time changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """One request to top an order up. `dropped` is the number of pieces lost when it was asked for."""
+
+    id: RefillId
+    number: int
+    order: OrderId
+    provider: str
+    state: RefillState
+    requested_at: datetime
+    provider_refill: str | None = None
+    dropped: int | None = None
+    outcome: str | None = None
+    detail: str | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefillPolicy:
+    """A service's `refill` settings (contract.md §1)."""
+
+    auto: bool
+    drop_percent: float
+    window: timedelta
+    cooldown: timedelta
+    min_age: timedelta
+    check_every: timedelta
+    max_refills: int
+
+
+def drop(order: Order) -> int | None:
+    """Pieces that a completed order has lost since: what the provider's own later status still owes.
+
+    A provider that says Completed with `remains` above zero says that this many are gone again (contract.md §2: drop =
+    start_count + (quantity - remains_at_completion) - current). None where nothing is known.
+    """
+    if order.state is not OrderState.COMPLETED or order.remains is None:
+        return None
+    return min(max(order.remains, 0), order.quantity)
+
+
+def dropped_enough(order: Order, lost: int, policy: RefillPolicy) -> bool:
+    """Whether the loss reaches the threshold, a percentage of the quantity."""
+    return lost > 0 and lost * 100 >= policy.drop_percent * order.quantity
+
+
+def refusal(
+    order: Order, refills: Sequence[Refill], policy: RefillPolicy, at: datetime, *, offered: bool
+) -> str | None:
+    """Why no refill may be asked for now, in words for people; None when it may.
+
+    `offered`: the provider and this service of it take refills.
+    """
+    if order.state is not OrderState.COMPLETED or order.finished_at is None:
+        return f"the order is {order.state}; only a completed order is refilled"
+    if not offered:
+        return "the provider gives no refills for this service"
+    if at - order.finished_at > policy.window:
+        return f"the refill window of {policy.window} is over"
+    if at - order.finished_at < policy.min_age:
+        return f"the order finished less than {policy.min_age} ago"
+    if any(refill.state in OPEN for refill in refills):
+        return "a refill is running"
+    final_word = next((refill for refill in refills if refill.outcome in NEVER_AGAIN), None)
+    if final_word is not None:
+        return f"the provider refused for good: {final_word.detail or final_word.outcome}"
+    if len([refill for refill in refills if refill.state is RefillState.COMPLETED]) >= policy.max_refills:
+        return f"the order had its {policy.max_refills} refills"
+    latest = max((refill.requested_at for refill in refills), default=None)
+    if latest is not None and at - latest < policy.cooldown:
+        return f"the last refill was asked for less than {policy.cooldown} ago"
+    return None
