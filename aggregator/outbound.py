@@ -1,0 +1,194 @@
+"""All that leaves the machine, by one aiohttp client: questions, purchases, webhooks.
+
+Decides whether a request left, and bounds every answer in time and size. It never decides what an answer means, never
+follows a redirect, and never sends a purchase twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Final, Self
+
+import aiohttp
+from aiohttp import ClientTimeout, TraceConfig
+from yarl import URL
+
+from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, Outcome
+
+MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
+"""Catalogues of tens of thousands of services are several megabytes."""
+MAX_PURCHASE_REPLY_BYTES: Final = 1024 * 1024
+MAX_DELIVERY_REPLY_BYTES: Final = 64 * 1024
+CONNECT_TIMEOUT_S: Final = 10.0
+USER_AGENT: Final = "aggregator"
+
+
+@dataclass(slots=True)
+class _Journey:
+    """How far a request got; filled by aiohttp's tracing. Only `connecting` proves that nothing has left."""
+
+    connecting: bool = False
+    left: bool = False
+
+    @property
+    def stayed(self) -> bool:
+        """Proof, not absence of proof: the connection was being made, and never was."""
+        return self.connecting and not self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The answer of a webhook endpoint: its status, and the first bytes of what it said."""
+
+    status: int
+    retry_after_s: float | None = None
+    excerpt: str = field(default="", repr=False)
+
+
+def _tracing() -> TraceConfig:
+    trace = TraceConfig()
+
+    async def connecting(_session: object, context: SimpleNamespace, _params: object) -> None:
+        journey: _Journey | None = context.trace_request_ctx
+        if journey is not None:
+            journey.connecting = True
+
+    async def left(_session: object, context: SimpleNamespace, _params: object) -> None:
+        journey: _Journey | None = context.trace_request_ctx
+        if journey is not None:
+            journey.left = True
+
+    # A connection that exists may carry bytes at any moment from now on; before that none can have left.
+    trace.on_connection_create_start.append(connecting)
+    trace.on_connection_create_end.append(left)
+    trace.on_connection_reuseconn.append(left)
+    trace.on_request_headers_sent.append(left)
+    return trace
+
+
+class Outbound:
+    """The one client. Open it inside the running loop, close it at the end."""
+
+    def __init__(self, *, user_agent: str = USER_AGENT) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent, "Accept": "application/json"},
+            trace_configs=[_tracing()],
+            auto_decompress=True,
+            trust_env=False,
+        )
+        # Purchases go on fresh connections: an idle one that closes at the wrong moment makes an order unclear.
+        self._purchases = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent, "Accept": "application/json"},
+            trace_configs=[_tracing()],
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._purchases.close()
+
+    async def read(self, request: HttpRequest, timeout_s: float) -> Outcome:
+        """Ask a question; POST as both documents demand. Being lost costs nothing but the answer."""
+        return await self._post(self._session, request, timeout_s, MAX_REPLY_BYTES)
+
+    async def spend(self, request: HttpRequest, timeout_s: float) -> Outcome:
+        """Send something that costs: once, by POST, on a fresh connection, without redirects.
+
+        NotSent proves that no byte of it left; LostReply says that nobody knows. Cancelling it makes nobody know.
+        """
+        return await self._post(self._purchases, request, timeout_s, MAX_PURCHASE_REPLY_BYTES)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, request: HttpRequest, timeout_s: float, max_bytes: int
+    ) -> Outcome:
+        journey = _Journey()
+        try:
+            # The whole call has one limit; the library's own would not tell connecting from waiting.
+            async with asyncio.timeout(timeout_s):
+                async with session.post(
+                    URL(request.url),
+                    data=list(request.form),
+                    headers=dict(request.headers),
+                    allow_redirects=False,
+                    timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+                    trace_request_ctx=journey,
+                ) as response:
+                    body = await _bounded(response, max_bytes)
+                    if body is None:
+                        return LostReply("too_large")
+                    return HttpReply(response.status, body, response.content_type or "", retry_after(response.headers))
+        except TimeoutError:
+            return NotSent("connect timeout") if journey.stayed else LostReply("timeout")
+        except aiohttp.ClientConnectorDNSError:
+            return NotSent("the host name does not resolve")
+        except aiohttp.ClientConnectorCertificateError:
+            return NotSent("the TLS certificate is not valid")
+        except aiohttp.ClientConnectorError as exc:
+            return LostReply("connection lost") if journey.left else NotSent(_reason(exc))
+        except aiohttp.InvalidURL:
+            return NotSent("the URL is not valid")
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
+            return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
+
+    async def deliver(
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> Delivered | LostReply | NotSent:
+        """POST a webhook. Only the status matters; a redirect is an answer like any other."""
+        journey = _Journey()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._session.post(
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=dict(headers),
+                    allow_redirects=False,
+                    timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+                    trace_request_ctx=journey,
+                ) as response:
+                    said = await response.content.read(512)
+                    excerpt = said.decode("utf-8", "replace")
+                    return Delivered(response.status, retry_after(response.headers), excerpt)
+        except TimeoutError:
+            return LostReply("timeout")
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
+            return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
+
+
+async def _bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+    """The whole body, or None when it is larger than `max_bytes` after decompression."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        size += len(chunk)
+        if size > max_bytes:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds (RFC 9110 §10.2.3), its number form only; None when absent or odd."""
+    raw = headers.get("Retry-After", "").strip()
+    return float(min(int(raw), 86_400)) if raw.isascii() and raw.isdigit() and len(raw) < 10 else None
+
+
+def _reason(exc: BaseException) -> str:
+    """A short reason that cannot carry a URL with secrets: the kind of the error, and the system's own words."""
+    cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{type(exc).__name__}: {cause.strerror}"
+    return type(exc).__name__

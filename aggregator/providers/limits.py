@@ -1,0 +1,112 @@
+"""Who may call a provider next: concurrency and rate of one account, purchases before everything else.
+
+Decides only the order and the moment; it knows nothing of what is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+
+class Priority(IntEnum):
+    """contract.md §1: purchases go first, then codes, statuses, catalogue."""
+
+    PURCHASE = 0
+    CODE = 1
+    STATUS = 2
+    CATALOGUE = 3
+
+
+class Limiter:
+    """At most `concurrency` calls at once and `per_second` begun a second (0: unlimited), the most urgent first.
+
+    With room for two or more, one place is kept for purchases: slow status calls must not hold up a new order.
+    """
+
+    def __init__(self, concurrency: int, per_second: float) -> None:
+        self._concurrency = concurrency
+        self._interval = 1.0 / per_second if per_second > 0 else 0.0
+        # A burst of one second's worth may go at once, so that an idle account answers without delay.
+        self._burst = max(1.0, per_second)
+        self._next_free = 0.0
+        self._paused_until = 0.0
+        self._running = 0
+        self._ordinary = 0
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        return sum(not future.done() for _, _, future in self._waiting)
+
+    def pause(self, seconds: float) -> None:
+        """Begin no call for so long: the provider asked for it (`Retry-After`, a rate limit's text)."""
+        now = asyncio.get_running_loop().time()
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    @asynccontextmanager
+    async def turn(self, priority: Priority) -> AsyncIterator[None]:
+        """Wait for a place and a moment, and hold the place until the block ends."""
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._ticket), future))
+        self._admit()
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._leave(priority)
+            raise
+        try:
+            yield
+        finally:
+            self._leave(priority)
+
+    def _leave(self, priority: Priority) -> None:
+        self._running -= 1
+        self._ordinary -= priority is not Priority.PURCHASE
+        self._admit()
+
+    def _admit(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._running < self._concurrency:
+            priority, _, future = self._waiting[0]
+            if future.done():
+                heapq.heappop(self._waiting)
+                continue
+            ordinary = priority != Priority.PURCHASE
+            if ordinary and self._concurrency > 1 and self._ordinary >= self._concurrency - 1:
+                return
+            now = loop.time()
+            wait = self._wait(now)
+            if wait > 0:
+                self._wake_in(wait)
+                return
+            heapq.heappop(self._waiting)
+            if self._interval:
+                # A token bucket kept as the time at which it will be full again.
+                self._next_free = max(self._next_free, now) + self._interval
+            self._running += 1
+            self._ordinary += ordinary
+            future.set_result(None)
+
+    def _wait(self, now: float) -> float:
+        wait = self._paused_until - now
+        if self._interval:
+            wait = max(wait, self._next_free - (self._burst - 1) * self._interval - now)
+        return wait
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+        def wake() -> None:
+            self._timer = None
+            self._admit()
+
+        self._timer = asyncio.get_running_loop().call_later(seconds, wake)
