@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Final, Self
 
@@ -115,12 +115,18 @@ class Outbound:
     async def _post(
         self, session: aiohttp.ClientSession, request: HttpRequest, timeout_s: float, max_bytes: int
     ) -> Outcome:
+        try:
+            url = URL(request.url)
+            for field_ in request.form:
+                "".join(field_).encode()
+        except ValueError:
+            return NotSent("the URL or the form cannot be encoded")
         journey = _Journey()
         try:
             # The whole call has one limit; the library's own would not tell connecting from waiting.
             async with asyncio.timeout(timeout_s):
                 async with session.post(
-                    URL(request.url),
+                    url,
                     data=list(request.form),
                     headers=dict(request.headers),
                     allow_redirects=False,
@@ -138,17 +144,19 @@ class Outbound:
         except aiohttp.ClientConnectorCertificateError:
             return NotSent("the TLS certificate is not valid")
         except aiohttp.ClientConnectorError as exc:
-            return LostReply("connection lost") if journey.left else NotSent(_reason(exc))
+            return _lost(exc) if journey.left else NotSent(_reason(exc))
         except aiohttp.InvalidURL:
             return NotSent("the URL is not valid")
-        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
-            return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
+        except Exception as exc:
+            # Also what nobody foresaw: a call that may have left must never end as a crash.
+            return NotSent(_reason(exc)) if journey.stayed else _lost(exc)
 
     async def deliver(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> Delivered | LostReply | NotSent:
         """POST a webhook. Only the status matters; a redirect is an answer like any other."""
         journey = _Journey()
+        answered: Delivered | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._session.post(
@@ -159,12 +167,14 @@ class Outbound:
                     timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
                     trace_request_ctx=journey,
                 ) as response:
+                    answered = Delivered(response.status, retry_after(response.headers))
                     said = await response.content.read(512)
-                    excerpt = said.decode("utf-8", "replace")
-                    return Delivered(response.status, retry_after(response.headers), excerpt)
+                    return replace(answered, excerpt=said.decode("utf-8", "replace"))
         except TimeoutError:
-            return LostReply("timeout")
+            return answered or LostReply("timeout")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
+            if answered is not None:
+                return answered  # it answered; that its body broke off changes nothing
             return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
 
 
@@ -184,6 +194,24 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """`Retry-After` in seconds (RFC 9110 §10.2.3), its number form only; None when absent or odd."""
     raw = headers.get("Retry-After", "").strip()
     return float(min(int(raw), 86_400)) if raw.isascii() and raw.isdigit() and len(raw) < 10 else None
+
+
+_LOST: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (aiohttp.ServerDisconnectedError, "closed"),
+    (aiohttp.ClientPayloadError, "truncated"),
+    (aiohttp.ClientResponseError, "not_http"),
+    (ConnectionResetError, "reset"),
+    (aiohttp.ClientOSError, "connection_lost"),
+)
+"""Stable words for the ways in which an answer gets lost; the first that fits."""
+
+
+def _lost(exc: Exception) -> LostReply:
+    """How an answer got lost: a stable word, then the system's own."""
+    for kind, word in _LOST:
+        if isinstance(exc, kind) or isinstance(exc.__cause__, kind):
+            return LostReply(f"{word}: {_reason(exc)}")
+    return LostReply(_reason(exc))
 
 
 def _reason(exc: BaseException) -> str:

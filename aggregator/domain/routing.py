@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
-from aggregator.domain.catalogue import CatalogueRow, Kind, ServiceType, service_type
+from aggregator.domain.catalogue import CatalogueRow, Kind, QuantityFrom, ServiceType, service_type
 from aggregator.domain.money import Money, MoneyError
 from aggregator.domain.parameters import missing_params
+
+_BY_PIECES: Final = frozenset({QuantityFrom.CALLER, QuantityFrom.COMMENTS, QuantityFrom.USERNAMES})
+"""Where an order's quantity is what a row's min and max limit; a package is one whatever they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ def _unfit(wanted: Wanted, row: CatalogueRow) -> str | None:
     lacking = missing_params(kind_type, wanted.link, wanted.params)
     if lacking:
         return f"its type {kind_type.name!r} needs {', '.join(lacking)}"
-    if kind_type.sends_quantity and not row.minimum <= wanted.quantity <= row.maximum:
+    if kind_type.quantity in _BY_PIECES and not row.minimum <= wanted.quantity <= row.maximum:
         return f"takes {row.minimum} to {row.maximum}, the order wants {wanted.quantity}"
     if row.has_stock and row.stock is not None and row.stock < wanted.quantity:
         return f"out of stock: {row.stock} of {wanted.quantity}"
@@ -225,9 +229,17 @@ def _unaffordable(
     currency: str,
 ) -> str:
     limit = wanted.max_cost
-    if limit is not None:
-        same = _converted(limit, currency, exchange_rates)
-        if same is None or cost.units > same.units:
+    if limit is not None and limit.currency == expected.currency:
+        if expected.units > limit.units:
+            return f"costs {expected.amount} {expected.currency}, more than max_cost {limit.amount} {limit.currency}"
+    elif limit is not None:
+        try:
+            same = _converted(limit, currency, exchange_rates)
+        except MoneyError:  # more than can be stored, hence more than any cost
+            same = cost
+        if same is None:
+            return f"no exchange rate from {limit.currency}, the currency of max_cost, to {currency}"
+        if cost.units > same.units:
             return f"costs {cost.amount} {cost.currency}, more than max_cost {limit.amount} {limit.currency}"
     balance = provider.balance
     if balance is not None and balance.currency == expected.currency:

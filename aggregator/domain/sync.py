@@ -1,11 +1,12 @@
 """What a fresh catalogue changes: new rows, changed rows, rows gone, and the brake on absurd changes.
 
-Pure: two catalogues in, a plan out. A catalogue that lost more than half of its rows is not believed.
+Pure: two catalogues in, a plan out. A catalogue that lost more than half of its rows is not believed. Rows that are
+gone for good do not count against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from aggregator.domain.catalogue import CatalogueRow
@@ -41,6 +42,17 @@ class Diff:
     missing: tuple[Key, ...] = ()
     refused: str | None = None
 
+    def __add__(self, other: Diff) -> Diff:
+        """Both, of different parts of a catalogue; each part is believed or refused for itself."""
+        reasons = [reason for reason in (self.refused, other.refused) if reason is not None]
+        return Diff(
+            (*self.added, *other.added),
+            (*self.changed, *other.changed),
+            (*self.same, *other.same),
+            (*self.missing, *other.missing),
+            "; ".join(reasons) or None,
+        )
+
 
 def distinct(rows: Iterable[CatalogueRow]) -> dict[Key, CatalogueRow]:
     """One row per service and country. Pages repeat rows; of two that differ the dearer one is believed."""
@@ -58,13 +70,19 @@ def _dearer(one: CatalogueRow, other: CatalogueRow) -> CatalogueRow:
     return other if other.rate.units > one.rate.units else one
 
 
-def compare(stored: Mapping[Key, CatalogueRow], fresh: Mapping[Key, CatalogueRow]) -> Diff:
-    """How the stored catalogue becomes the fresh one; an empty or halved one changes nothing."""
+def compare(
+    stored: Mapping[Key, CatalogueRow], fresh: Mapping[Key, CatalogueRow], gone: Set[Key] = frozenset()
+) -> Diff:
+    """How the stored catalogue becomes the fresh one; an empty or halved one changes nothing.
+
+    `gone` are stored rows that count as removed already: they may come back, and are missed no more.
+    """
     if not fresh:
         return Diff(refused="the catalogue is empty")
-    kept = sum(key in fresh for key in stored)
-    if stored and kept * 2 < len(stored):
-        return Diff(refused=f"only {kept} of {len(stored)} known services are left in the catalogue")
+    listed = [key for key in stored if key not in gone]
+    kept = sum(key in fresh for key in listed)
+    if listed and kept * 2 < len(listed):
+        return Diff(refused=f"only {kept} of {len(listed)} known services are left in the catalogue")
     added, changed, same = [], [], []
     for key, row in fresh.items():
         before = stored.get(key)
@@ -75,7 +93,7 @@ def compare(stored: Mapping[Key, CatalogueRow], fresh: Mapping[Key, CatalogueRow
         else:
             priced = before.rate != row.rate or before.stock != row.stock
             changed.append(Change(before, row, priced))
-    missing = tuple(key for key in stored if key not in fresh)
+    missing = tuple(key for key in listed if key not in fresh)
     return Diff(tuple(added), tuple(changed), tuple(same), missing)
 
 

@@ -6,6 +6,9 @@ typed result; no provider's bytes and no exception of the network get past here.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,10 +35,12 @@ from aggregator.providers.contract import (
     Failure,
     FailureKind,
     Inventory,
+    Meaning,
     NumberStatus,
     PurchaseResult,
     RefillReport,
     RefillResult,
+    Refused,
     StatusBatch,
     Unclear,
 )
@@ -44,7 +49,12 @@ from aggregator.providers.limits import Limiter, Priority
 
 T = TypeVar("T")
 
-EXCERPT_BYTES: Final = 4096
+EXCERPT_CHARS: Final = 4096
+_SEARCHED_BYTES: Final = 64 * 1024
+_DELIVERED: Final = re.compile(r'"(?:accounts|sms_content)"\s*:', re.IGNORECASE)
+"""What some answer carries that was bought: it is sealed elsewhere and never stands in the journal."""
+BATCHES_AGAIN_S: Final = 3600.0
+"""How long a provider without batches is asked one by one before it is tried again."""
 RATE_LIMIT_PAUSE_S: Final = 5.0
 """How long to be quiet after a rate limit that names no time."""
 
@@ -105,8 +115,16 @@ class Gateway:
         )
         self._dialect: Dialect = DIALECTS[settings.dialect](account)
         self.capabilities = self._dialect.capabilities
-        self.batches = self.capabilities.batched_status
-        """Whether batched status is believed to work; a provider that proves it does not is asked one by one."""
+        self._batches_again_at = -math.inf
+
+    @property
+    def batches(self) -> bool:
+        """Whether batched status is believed to work; one that proved otherwise is believed again after a while."""
+        return self.capabilities.batched_status and self._clock.monotonic() >= self._batches_again_at
+
+    def refused_batches(self) -> None:
+        """The provider proved that it answers no batch: ask one by one, and look again later whether that changed."""
+        self._batches_again_at = self._clock.monotonic() + BATCHES_AGAIN_S
 
     @property
     def timeout_s(self) -> float:
@@ -120,6 +138,11 @@ class Gateway:
     @property
     def waiting(self) -> int:
         return self._limiter.waiting
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds for which the provider asked not to be called at all (a rate limit)."""
+        return self._limiter.quiet_s
 
     @asynccontextmanager
     async def turn(self, priority: Priority) -> AsyncIterator[None]:
@@ -156,18 +179,15 @@ class Gateway:
     # --- questions ---
 
     async def statuses(self, orders: Sequence[str]) -> StatusBatch | Failure:
-        """The status of up to `status_batch` orders by one call."""
-        if self.batches:
-            return await self._ask(
-                self._dialect.build_statuses(orders), lambda reply: self._dialect.read_statuses(reply, orders)
-            )
-        report = await self._ask(
-            self._dialect.build_status(orders[0]), lambda reply: self._dialect.read_status(reply, orders[0])
+        """The status of up to `status_batch` orders by one call; one alone goes by the form that everybody knows."""
+        if len(orders) == 1:
+            return await self.status(orders[0])
+        return await self._ask(
+            self._dialect.build_statuses(orders), lambda reply: self._dialect.read_statuses(reply, orders)
         )
-        return report if isinstance(report, Failure) else StatusBatch(reports={orders[0]: report})
 
     async def status(self, order: str) -> StatusBatch | Failure:
-        """One order by the single form, for a batch that was refused whole."""
+        """One order by the single form."""
         report = await self._ask(
             self._dialect.build_status(order), lambda reply: self._dialect.read_status(reply, order)
         )
@@ -236,7 +256,10 @@ class Gateway:
                 result = read(outcome)
         if isinstance(outcome, HttpReply) and outcome.status == 429:
             self._limiter.pause(outcome.retry_after_s or RATE_LIMIT_PAUSE_S)
-        self._count(request, _word(outcome), began)
+        elif isinstance(result, Refused) and result.meaning is Meaning.RATE_LIMIT:
+            # A rate limit may be only a text (quirks.md "Envelope").
+            self._limiter.pause(result.retry_after_s or RATE_LIMIT_PAUSE_S)
+        self._count(request, _word(outcome, result), began)
         return result, self._exchange(request, outcome, began)
 
     def _count(self, request: HttpRequest, result: str, began: float) -> None:
@@ -248,22 +271,41 @@ class Gateway:
         ms = round((self._clock.monotonic() - began) * 1000)
         if not isinstance(outcome, HttpReply):
             return Exchange(form, f"{_word(outcome)}: {outcome.reason}", ms=ms)
-        text = outcome.body[:EXCERPT_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd")
-        return Exchange(form, "reply", outcome.status, self._redactor.text(text), ms)
+        return Exchange(form, "reply", outcome.status, self._excerpt(outcome.body), ms)
+
+    def _excerpt(self, body: bytes) -> str:
+        """The beginning of a reply as it may be kept; redacted before it is cut, or half a key would survive."""
+        text = body[:_SEARCHED_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd")
+        if (held := _DELIVERED.search(text)) is not None:
+            try:
+                text = json.dumps(self._redactor.value(json.loads(text)), ensure_ascii=False)
+            except (ValueError, RecursionError):
+                text = text[: held.end()]
+        text = self._redactor.text(text)
+        if len(body) > _SEARCHED_BYTES:
+            text = text[:-EXCERPT_CHARS]
+        return text[:EXCERPT_CHARS]
 
 
 def _unclear(lost: LostReply) -> Unclear:
     return Unclear(lost.reason.split(":")[0].strip().replace(" ", "_").lower()[:32], lost.reason)
 
 
-def _word(outcome: Outcome) -> str:
+def _word(outcome: Outcome, result: object = None) -> str:
+    """How a call ended, in one word for the metrics."""
     match outcome:
         case NotSent():
             return "not_sent"
         case LostReply():
             return "lost"
-        case HttpReply():
-            return "ok" if outcome.status == 200 else f"http_{outcome.status}"
+        case HttpReply(status=status) if status != 200:
+            return f"http_{status}"
+    match result:
+        case Refused(meaning=meaning):
+            return str(meaning)
+        case Unclear():
+            return "unclear"
+    return "ok"
 
 
 def build_gateways(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
@@ -23,18 +25,20 @@ class Priority(IntEnum):
 
 
 class Limiter:
-    """At most `concurrency` calls at once and `per_second` begun a second (0: unlimited), the most urgent first.
+    """At most `concurrency` calls at once and `per_second` begun in any second (0: unlimited), the most urgent first.
 
     With room for two or more, one place is kept for purchases: slow status calls must not hold up a new order.
     """
 
     def __init__(self, concurrency: int, per_second: float) -> None:
         self._concurrency = concurrency
-        self._interval = 1.0 / per_second if per_second > 0 else 0.0
-        # A burst of one second's worth may go at once, so that an idle account answers without delay.
-        self._burst = max(1.0, per_second)
-        self._next_free = 0.0
-        self._paused_until = 0.0
+        # One second's worth may go at once, so that an idle account answers without delay; each start frees its token
+        # a window later. A fraction makes the window longer: 2.5 a second are 3 in 1.2 seconds.
+        tokens = max(1, math.ceil(per_second))
+        self._window_s = tokens / per_second if per_second > 0 else 0.0
+        self._begun: deque[float] = deque(maxlen=tokens)
+        self._paused_until = -math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._running = 0
         self._ordinary = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -45,10 +49,15 @@ class Limiter:
     def waiting(self) -> int:
         return sum(not future.done() for _, _, future in self._waiting)
 
+    @property
+    def quiet_s(self) -> float:
+        """Seconds for which the provider still wants no call. May be asked from any thread."""
+        return max(0.0, self._paused_until - self._loop.time()) if self._loop is not None else 0.0
+
     def pause(self, seconds: float) -> None:
         """Begin no call for so long: the provider asked for it (`Retry-After`, a rate limit's text)."""
-        now = asyncio.get_running_loop().time()
-        self._paused_until = max(self._paused_until, now + seconds)
+        self._loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, self._loop.time() + seconds)
 
     @asynccontextmanager
     async def turn(self, priority: Priority) -> AsyncIterator[None]:
@@ -88,22 +97,21 @@ class Limiter:
                 self._wake_in(wait)
                 return
             heapq.heappop(self._waiting)
-            if self._interval:
-                # A token bucket kept as the time at which it will be full again.
-                self._next_free = max(self._next_free, now) + self._interval
+            if self._window_s:
+                self._begun.append(now)
             self._running += 1
             self._ordinary += ordinary
             future.set_result(None)
 
     def _wait(self, now: float) -> float:
         wait = self._paused_until - now
-        if self._interval:
-            wait = max(wait, self._next_free - (self._burst - 1) * self._interval - now)
+        if self._window_s and len(self._begun) == self._begun.maxlen:
+            wait = max(wait, self._begun[0] + self._window_s - now)
         return wait
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            return  # the moment only ever moves away; a timer that comes early looks again
 
         def wake() -> None:
             self._timer = None

@@ -1,0 +1,190 @@
+"""The `aggregator` command: reads argv and the config, calls the program, turns errors into words and exit codes.
+
+It decides nothing about orders. A mistake of the user ends with a sentence that says what to do, never a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets as random_source
+import sys
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from cryptography.fernet import Fernet
+from rich.console import Console
+from rich.table import Table
+
+from aggregator import __version__
+from aggregator import log as logging
+from aggregator.cli.output import emit
+from aggregator.config import ConfigError, Settings, find_config_path, load
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage.deliverables import SealingError
+from aggregator.storage.lock import AlreadyRunning
+from aggregator.storage.migrate import NewerSchema
+
+CANNOT: Final = 1
+ASKED_WRONGLY: Final = 2
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="The config file; else $AGGREGATOR_CONFIG, ./config.yaml, /etc/aggregator/config.yaml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def read_settings(config_path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the config file, wherever it is found; ConfigError lists everything that is wrong."""
+    return load(find_config_path(config_path, environ, Path.cwd()), environ)
+
+
+@click.group(context_settings=_CONTEXT)
+def cli() -> None:
+    """A multi-provider order aggregator: never twice, never lost, every cent explained."""
+
+
+@cli.command()
+@json_option
+def version(as_json: bool) -> None:
+    """Print the version."""
+    emit({"name": "aggregator", "version": __version__}, as_json, f"aggregator {__version__}")
+
+
+@cli.command()
+@config_option
+@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+def run(config_path: Path | None, log_level: str) -> None:
+    """Run the daemon until SIGTERM."""
+    from aggregator import daemon
+
+    settings = read_settings(config_path)
+    redactor = logging.configure(secrets=settings.secrets(), level=log_level.upper())
+    raise SystemExit(asyncio.run(daemon.run(settings, redactor)))
+
+
+@cli.command()
+@config_option
+@json_option
+def migrate(config_path: Path | None, as_json: bool) -> None:
+    """Create the database, or bring an older one to this version's schema."""
+    from aggregator.daemon import open_storage
+
+    settings = read_settings(config_path)
+    logging.configure(secrets=settings.secrets(), level="WARNING")
+
+    async def work() -> None:
+        database, lock = await open_storage(settings)
+        await database.close()
+        await lock.release()
+
+    asyncio.run(work())
+    emit({"database": str(settings.database), "ok": True}, as_json, f"{settings.database} has the newest schema")
+
+
+@cli.command()
+@config_option
+@json_option
+def check(config_path: Path | None, as_json: bool) -> None:
+    """Check the config file and show what it says: providers, services, webhooks, doors."""
+    settings = read_settings(config_path)
+    shown = {
+        "database": str(settings.database),
+        "listen": [str(address) for address in settings.listen],
+        "providers": {name: provider.dialect for name, provider in settings.providers.items()},
+        "services": {
+            name: [f"{offer.provider}/{offer.target}" for offer in service.offers]
+            for name, service in settings.services.items()
+        },
+        "webhooks": [hook.name for hook in settings.webhooks],
+    }
+    if as_json:
+        emit(shown, True, "")
+        return
+    console = Console()
+    table = Table("service", "kind", "offers", title="The config is fine")
+    for name, service in settings.services.items():
+        table.add_row(name, service.kind, ", ".join(f"{offer.provider}/{offer.target}" for offer in service.offers))
+    console.print(table)
+    console.print(f"database {settings.database}; doors {', '.join(map(str, settings.listen)) or 'none'}")
+
+
+@cli.group()
+def keys() -> None:
+    """Make keys and secrets."""
+
+
+@keys.command()
+@click.option("--webhook", "kind", flag_value="webhook", help="A webhook signing secret (whsec_…).")
+@click.option("--sealing", "kind", flag_value="sealing", help="A key that seals delivered accounts.")
+@click.option("--caller", "kind", flag_value="caller", default="caller", help="A caller's API key (the default).")
+@json_option
+def generate(kind: str, as_json: bool) -> None:
+    """Print a fresh key; it is stored nowhere."""
+    made = {
+        "webhook": lambda: "whsec_" + b64encode(random_source.token_bytes(32)).decode(),
+        "sealing": lambda: Fernet.generate_key().decode(),
+        "caller": lambda: "agg_" + random_source.token_urlsafe(32),
+    }[kind]()
+    emit({"kind": kind, "key": made}, as_json, made)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free port.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides what happens to each order.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="How much faster time goes in there.")
+@click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A file of fault rules.")
+def sandbox(host: str, port: int, seed: int, speed: float, faults: Path | None) -> None:
+    """Serve both dialects on loopback, with lifelike lags, drops and faults; no provider key needed."""
+    from aggregator.sandbox.__main__ import main as serve_sandbox
+
+    argv = ["--host", host, "--port", str(port), "--seed", str(seed), "--speed", str(speed)]
+    raise SystemExit(serve_sandbox([*argv, "--faults", str(faults)] if faults else argv))
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="End by itself, with exit code 0, when every order is final.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The daemon's port.")
+@click.option("--speed", type=float, default=10.0, show_default=True, help="How much faster the sandbox's time goes.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep database and config there.")
+def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
+    """Run the main job with no account or key: sandbox, daemon, webhook listener, and a few orders."""
+    from aggregator.demo.main import run_demo
+
+    raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    try:
+        cli.main(argv, prog_name="aggregator", standalone_mode=False)
+    except ConfigError as exc:
+        return _complain(str(exc), ASKED_WRONGLY)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        return ASKED_WRONGLY
+    except click.ClickException as exc:
+        exc.show()
+        return ASKED_WRONGLY
+    except (AlreadyRunning, NewerSchema, StorageUnavailable, SealingError, OSError) as exc:
+        return _complain(str(exc), CANNOT)
+    except click.exceptions.Abort:
+        return _complain("stopped", CANNOT)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 0
+    return 0
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"aggregator: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,264 @@
+"""Builds the house, opens its doors, and closes them in the right order. No rule of the business is here.
+
+Start: lock, schema, crash recovery, stages, doors, ready. Stop: doors, ticks, polls at once, purchases when they have
+ended or their time is over, database last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from aggregator import __version__
+from aggregator.config import Settings
+from aggregator.domain.clock import Clock, SystemClock
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.flow.base import House, Stage, Wakeups
+from aggregator.flow.catalogue_sync import CatalogueSync
+from aggregator.flow.delivery import Delivery
+from aggregator.flow.health import Health
+from aggregator.flow.intake import Intake
+from aggregator.flow.placement import Placement
+from aggregator.flow.polling import Polling
+from aggregator.flow.reconcile import Reconcile
+from aggregator.flow.refilling import Refilling
+from aggregator.flow.routing import Routing
+from aggregator.flow.sequencing import Sequencing
+from aggregator.flow.sms_watch import SmsWatch
+from aggregator.log import Redactor, get_logger
+from aggregator.notify import Notifier
+from aggregator.outbound import Outbound
+from aggregator.providers.gateway import build_gateways
+from aggregator.schedule import Schedule
+from aggregator.storage import catalogue, claims
+from aggregator.storage.database import Database, open_database
+from aggregator.storage.deliverables import Sealer, load_or_create_key
+from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
+from aggregator.storage.migrate import migrate
+from aggregator.storage.tables import CLAIMED
+from aggregator.web.server import WebServices, create_app, start_sites
+
+log = get_logger()
+
+LOOP_LIMIT_S: Final = 30.0
+"""A loop that has not come round for so long is stuck; the watchdog is no longer fed."""
+STOP_MARGIN_S: Final = 5.0
+LOCK_CHECK_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A running house. Build it with `start`, end it with `stop`."""
+
+    settings: Settings
+    house: House
+    stages: tuple[Stage, ...]
+    schedule: Schedule
+    outbound: Outbound
+    lock: DaemonLock
+    runner: web.AppRunner
+    draining: asyncio.Event
+    failed: asyncio.Event
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the doors are, as bound: `127.0.0.1:8080`, `unix:/path`."""
+        found = []
+        for address in self.runner.addresses:
+            if isinstance(address, str):
+                found.append(f"unix:{address}")
+            else:
+                host, port = address[0], address[1]
+                found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return found
+
+    async def stop(self) -> None:
+        """contract.md §6: no new work, polls cut at once, purchases in flight get their timeout."""
+        self.draining.set()
+        for site in list(self.runner.sites):
+            await site.stop()
+        await self.schedule.stop()
+        grace_s = max((g.timeout_s for g in self.house.gateways.values()), default=0.0) + STOP_MARGIN_S
+        # Requests that are being answered end first: an order that was taken must still be answered.
+        await self.runner.cleanup()
+        await asyncio.gather(*(stage.stop(grace_s) for stage in self.stages))
+        await self.outbound.close()
+        with contextlib.suppress(StorageUnavailable):
+            await self.house.database.close()
+        await self.lock.release()
+
+
+async def open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
+    """The database, locked for this daemon and brought to the newest schema; every earlier claim is void.
+
+    AlreadyRunning, NewerSchema and StorageUnavailable say why it cannot be had.
+    """
+    database = open_database(settings.database.reveal())
+    if settings.database.path is not None:
+        settings.database.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = await acquire(database)
+    except BaseException:
+        await database.close()
+        raise
+    try:
+        before, now, backup = await migrate(database)
+        if before != now:
+            log.info("schema_migrated", before=before, now=now, backup=str(backup) if backup else None)
+        voided = await database.write(partial(claims.void_all, tables=CLAIMED))
+        if voided:
+            log.info("claims_voided", rows=voided)
+    except BaseException:
+        await database.close()
+        await lock.release()
+        raise
+    return database, lock
+
+
+def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
+    """The sealer of delivered accounts; its key file is made when there is none."""
+    key = settings.sealing_key
+    text = key.value.reveal() if key.value is not None else load_or_create_key(key.file) if key.file else ""
+    for line in text.split():
+        redactor.add(line)
+    return Sealer(text)
+
+
+async def start(settings: Settings, redactor: Redactor, *, clock: Clock | None = None) -> Daemon:
+    """Build everything and open the doors; when it returns the daemon is at work."""
+    clock = clock or SystemClock()
+    database, lock = await open_storage(settings)
+    outbound = Outbound(user_agent=f"aggregator/{__version__}")
+    try:
+        return await _build(settings, redactor, clock, database, lock, outbound)
+    except BaseException:
+        await outbound.close()
+        await database.close()
+        await lock.release()
+        raise
+
+
+async def _build(
+    settings: Settings, redactor: Redactor, clock: Clock, database: Database, lock: DaemonLock, outbound: Outbound
+) -> Daemon:
+    names = list(settings.providers)
+    await database.write(partial(catalogue.ensure_providers, names=names, now=clock.now()))
+    health = Health(database, clock, names)
+    await health.load()
+    house = House(
+        settings=settings,
+        database=database,
+        gateways=build_gateways(settings.providers.items(), outbound, redactor, clock),
+        health=health,
+        clock=clock,
+        sealer=open_sealer(settings, redactor),
+        wakeups=Wakeups(),
+    )
+    schedule = Schedule(clock)
+    routing = Routing(house)
+    intake = Intake(house)
+    await intake.refresh()
+    sync = CatalogueSync(house, synced=routing.sync_ended)
+    reconcile = Reconcile(house)
+    # Purchases that a crash interrupted are found before anything new is sent.
+    await reconcile.run_once()
+    table: tuple[tuple[Stage, float], ...] = (
+        (reconcile, 5),
+        (routing, 1),
+        (Placement(house), 1),
+        (Polling(house), 1),
+        (SmsWatch(house), 1),
+        (Refilling(house), 5),
+        (sync, 1),
+        (Sequencing(house), 1),
+        (Delivery(house, outbound), 1),
+    )
+    for stage, every_s in table:
+        schedule.add(stage.name, every_s, stage.run_once)
+    schedule.add("intake", 60, intake.refresh)
+    failed = asyncio.Event()
+    schedule.add("lock", LOCK_CHECK_S, _LockWatch(database, lock, failed).run_once)
+    for name in schedule.ages():
+        house.wakeups.on(name, partial(schedule.wake, name))
+    draining = asyncio.Event()
+    app = create_app(
+        WebServices(
+            house=house,
+            intake=intake,
+            loops=schedule.ages,
+            draining=draining.is_set,
+            sync=lambda name: sync.sync(house.gateways[name]),
+            version=__version__,
+        )
+    )
+    runner = await start_sites(app, settings.listen)
+    schedule.start()
+    stages = tuple(stage for stage, _ in table)
+    return Daemon(settings, house, stages, schedule, outbound, lock, runner, draining, failed)
+
+
+class _LockWatch:
+    """A lock that was lost with its connection is taken again; when somebody else has it, this daemon ends."""
+
+    def __init__(self, database: Database, lock: DaemonLock, failed: asyncio.Event) -> None:
+        self._database = database
+        self._lock = lock
+        self._failed = failed
+
+    async def run_once(self) -> None:
+        if await self._lock.held():
+            return
+        try:
+            self._lock = await acquire(self._database)
+            log.warning("daemon_lock_taken_again")
+        except AlreadyRunning as exc:
+            log.error("daemon_lock_lost", reason=str(exc))
+            self._failed.set()
+
+
+async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon], None] = lambda _: None) -> int:
+    """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when it could not go on."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping.set)
+    notifier = Notifier()
+    daemon = await start(settings, redactor)
+    log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
+    notifier.send("READY=1")
+    ready(daemon)
+    feeding = asyncio.create_task(_feed_watchdog(notifier, daemon.schedule))
+    waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(daemon.failed.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    notifier.send("STOPPING=1")
+    log.info("daemon_stopping")
+    await daemon.stop()
+    feeding.cancel()
+    log.info("daemon_stopped")
+    return 1 if daemon.failed.is_set() else 0
+
+
+async def _feed_watchdog(notifier: Notifier, schedule: Schedule) -> None:
+    """Tell systemd that we live, while every loop comes round."""
+    if notifier.watchdog_s is None:
+        return
+    while True:
+        late = {name: age for name, age in schedule.ages().items() if age > _limit(name)}
+        if late:
+            log.error("loop_stuck", loops=late)
+        else:
+            notifier.send("WATCHDOG=1")
+        await asyncio.sleep(notifier.watchdog_s / 3)
+
+
+def _limit(name: str) -> float:
+    return 120.0 if name == "intake" else LOOP_LIMIT_S

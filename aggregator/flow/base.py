@@ -1,0 +1,122 @@
+"""What every stage is given and how it works many rows at once; no rule of any stage is here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from aggregator.config import Settings
+from aggregator.domain.clock import Clock
+from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.flow.health import Health
+from aggregator.log import get_logger
+from aggregator.providers.gateway import Gateway
+from aggregator.storage.database import Database
+from aggregator.storage.deliverables import Sealer
+
+log = get_logger()
+
+STORAGE_RETRY_S: Final = 0.5
+"""How long a stage that must record something waits before it tries a database again that could not be written."""
+
+
+class Stage(Protocol):
+    """One verb of the flow."""
+
+    name: str
+
+    async def run_once(self) -> int:
+        """Begin what is due, as far as there is room; how many rows that was. Work may go on after it returns."""
+        ...
+
+    async def idle(self) -> None:
+        """Wait until everything begun has ended."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Begin nothing more; let what must not be cut end within `grace_s`, cut the rest."""
+        ...
+
+
+@dataclass(slots=True)
+class Wakeups:
+    """Who looks sooner when something was committed; correctness never depends on it."""
+
+    _listeners: dict[str, Callable[[], None]] = field(default_factory=dict)
+
+    def on(self, name: str, listener: Callable[[], None]) -> None:
+        self._listeners[name] = listener
+
+    def wake(self, *names: str) -> None:
+        for name in names:
+            listener = self._listeners.get(name)
+            if listener is not None:
+                listener()
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything a stage may use."""
+
+    settings: Settings
+    database: Database
+    gateways: Mapping[str, Gateway]
+    health: Health
+    clock: Clock
+    sealer: Sealer
+    wakeups: Wakeups = field(default_factory=Wakeups)
+
+
+class Workers:
+    """A bounded set of tasks of one stage. A task that fails is logged, and its rows come due again by themselves."""
+
+    def __init__(self, name: str, limit: int, *, done: Callable[[], None] | None = None) -> None:
+        self._name = name
+        self._limit = limit
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done = done
+        self._stopping = False
+
+    @property
+    def free(self) -> int:
+        return 0 if self._stopping else max(0, self._limit - len(self._tasks))
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(work), name=self._name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._done is not None and not self._stopping:
+            self._done()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ClaimLost as exc:
+            log.info("claim_lost", stage=self._name, row=str(exc))
+        except StorageUnavailable as exc:
+            log.warning("storage_unavailable", stage=self._name, reason=str(exc))
+        except Exception:
+            log.exception("stage_failed", stage=self._name)
+
+    async def idle(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def stop(self, grace_s: float) -> None:
+        """Start nothing more; after `grace_s` cancel what still runs."""
+        self._stopping = True
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,357 @@
+"""Planned attempts are bought: the intent is committed first, then one send, then what came of it is committed.
+
+Decides what each of the four ends of a purchase makes of its order. Never sends an attempt twice: an attempt leaves
+`planned` exactly once, and whatever nobody knows is left to reconciliation. A plan at a provider that went down, was
+paused or asked for quiet since is taken back: routing finds another offer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from aggregator.domain.catalogue import ServiceType, service_type
+from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.domain.events import Draft
+from aggregator.domain.orders import (
+    Applied,
+    Ended,
+    NotPurchased,
+    Order,
+    OrderState,
+    Purchased,
+    PurchaseStarted,
+    PurchaseUnclear,
+    apply,
+)
+from aggregator.domain.pauses import pause_after
+from aggregator.domain.wire import NotSent
+from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.views import LONG_QUIET_S
+from aggregator.providers.contract import (
+    AddRequest,
+    AddSmsRequest,
+    Consequence,
+    Meaning,
+    Placed,
+    PurchaseResult,
+    Refused,
+    Unclear,
+)
+from aggregator.providers.gateway import Exchange, Gateway
+from aggregator.providers.limits import Priority
+from aggregator.storage import attempts, catalogue, claims, numbers
+from aggregator.storage import orders as order_store
+from aggregator.storage.attempts import Attempt
+from aggregator.storage.database import Connection
+
+LEASE_MARGIN_S: Final = 60.0
+FIRST_CODE_CHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A purchase whose intent is durable."""
+
+    attempt: Attempt
+    order: Order
+    type: ServiceType
+
+
+class Placement:
+    name = "placement"
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
+        self._workers = {
+            name: Workers(f"placement:{name}", gateway.settings.max_concurrency, done=wake)
+            for name, gateway in house.gateways.items()
+        }
+
+    async def run_once(self) -> int:
+        begun = 0
+        waiting = await self._house.database.read(attempts.planned)
+        for provider, count in sorted(waiting.items()):
+            workers = self._workers.get(provider)
+            if workers is None or self._unusable(self._house.gateways[provider]):
+                begun += await self._take_back(provider)
+                continue
+            for _ in range(min(count, workers.free)):
+                workers.start(self._buy(self._house.gateways[provider]))
+                begun += 1
+        return begun
+
+    async def idle(self) -> None:
+        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+
+    async def stop(self, grace_s: float) -> None:
+        """Purchases in flight get their timeout: cutting one would make nobody know."""
+        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))
+
+    async def _buy(self, gateway: Gateway) -> None:
+        """Buy planned attempts one after another until none is left."""
+        more = True
+        while more and not self._workers[gateway.name].stopping:
+            async with gateway.turn(Priority.PURCHASE):
+                if self._workers[gateway.name].stopping:
+                    return
+                started = await self._start(gateway)
+                if started is None:
+                    self._house.wakeups.wake("routing")
+                    return
+                result, exchange = await self._send(gateway, started)
+            await self._record(gateway, started, result, exchange)
+            # A turn costs a place and a part of the rate, so none is taken for nothing.
+            more = gateway.name in await self._house.database.read(attempts.planned)
+
+    def _unusable(self, gateway: Gateway) -> bool:
+        """Whether plans at a provider cannot be carried out soon."""
+        return self._house.health.down_reason(gateway.name) is not None or gateway.quiet_s > LONG_QUIET_S
+
+    async def _take_back(self, provider: str) -> int:
+        """Plans at a provider that cannot be bought from now: their orders look for another offer."""
+        now = self._house.clock.now()
+        taken = await self._house.database.write(lambda c: attempts.take_back(c, provider, now))
+        if taken:
+            log.info("plans_taken_back", provider=provider, orders=taken)
+            self._house.wakeups.wake("routing")
+        return taken
+
+    async def _start(self, gateway: Gateway) -> Started | None:
+        """Claim the oldest plan and commit the intent, in one transaction."""
+        now = self._house.clock.now()
+        token = claims.new_token()
+        lease_s = gateway.timeout_s + LEASE_MARGIN_S
+        unusable = self._unusable(gateway)
+
+        def write(connection: Connection) -> Started | None:
+            known = catalogue.health(connection).get(gateway.name)
+            if unusable or (known is not None and known["paused"]):
+                attempts.take_back(connection, gateway.name, now)
+                return None
+            attempt = attempts.claim_planned(connection, gateway.name, now, lease_s=lease_s, token=token)
+            if attempt is None:
+                return None
+            order = order_store.load_for_update(connection, attempt.order_number)
+            kind_type = service_type(order.kind, catalogue.type_of(connection, gateway.name, attempt.service))
+            if kind_type is None or order_store.plan_is_stale(connection, order.number, now):
+                # The catalogue changed under the plan, or nobody came to carry it out while it was good.
+                attempts.drop_plan(connection, order.number, now)
+                order_store.reroute(connection, [order.number], now)
+                return None
+            attempts.start(connection, attempt.id, token, now)
+            fact = PurchaseStarted(attempt.id, gateway.name, attempt.service, attempt.expected)
+            applied = apply(order, fact, now)
+            saved = order_store.save(
+                connection, order, applied.order, applied.events, now, next_route_at=None, claim_token=None
+            )
+            return Started(attempt, saved, kind_type)
+
+        return await self._house.database.write(write)
+
+    async def _send(self, gateway: Gateway, started: Started) -> tuple[PurchaseResult | NotSent, Exchange]:
+        order, attempt = started.order, started.attempt
+        if order.kind == "sms":
+            return await gateway.add_sms(
+                AddSmsRequest(
+                    project=attempt.service,
+                    quantity=order.quantity,
+                    country=attempt.country or order.params.get("country"),
+                    phone=order.params.get("phone"),
+                    idempotency_key=attempt.id,
+                )
+            )
+        taken = (*started.type.required, *started.type.optional)
+        return await gateway.add(
+            AddRequest(
+                service=attempt.service,
+                kind=order.kind,
+                type=started.type,
+                quantity=order.quantity,
+                link=order.link,
+                params={name: value for name, value in order.params.items() if name in taken},
+                idempotency_key=attempt.id,
+            )
+        )
+
+    async def _record(
+        self, gateway: Gateway, started: Started, result: PurchaseResult | NotSent, exchange: Exchange
+    ) -> None:
+        """Commit what came of it, however long the database takes to be there again."""
+        while True:
+            try:
+                end = await self._house.database.write(
+                    lambda c: self._write_result(c, gateway, started, result, exchange)
+                )
+                break
+            except StorageUnavailable as exc:
+                log.error("purchase_not_recorded_yet", attempt_id=started.attempt.id, reason=str(exc))
+                await asyncio.sleep(STORAGE_RETRY_S)
+            except ClaimLost:
+                log.error("purchase_result_came_too_late", attempt_id=started.attempt.id, detail=_detail(result))
+                return
+            except Exception:
+                if isinstance(result, Unclear):
+                    raise
+                # What it said must not be lost with it: the person who looks at the order will want the id.
+                log.exception("purchase_result_not_stored", attempt_id=started.attempt.id, detail=_detail(result))
+                result = Unclear("not_stored", f"the answer could not be stored: {_detail(result)}")
+        log.info(
+            "purchase_ended",
+            order_id=started.order.id,
+            attempt_id=started.attempt.id,
+            provider=gateway.name,
+            result=type(result).__name__.lower(),
+            state=str(end.state),
+            detail=_detail(result),
+            ms=exchange.ms,
+        )
+        self._house.wakeups.wake("sequencing", "routing", "sms_watch")
+        await self._note_health(gateway.name, result)
+
+    def _write_result(
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        started: Started,
+        result: PurchaseResult | NotSent,
+        exchange: Exchange,
+    ) -> Order:
+        now = self._house.clock.now()
+        attempt = started.attempt
+        order = order_store.load_for_update(connection, attempt.order_number)
+        common: dict[str, object] = {"exchange": exchange.as_json(), "detail": _detail(result)}
+        match result:
+            case Placed():
+                ids = (result.provider_order, *(number.provider_order for number in result.numbers))
+                if (known := _known(connection, gateway.name, ids, order.number)) is not None:
+                    twin = f"the provider answered the id {known}, which another order has already"
+                    return self._unclear(connection, order, attempt, Unclear("duplicate_id", twin), common)
+                return self._placed(connection, gateway, order, attempt, result, common)
+            case Unclear():
+                return self._unclear(connection, order, attempt, result, common)
+            case NotSent():
+                attempts.finish(connection, attempt.id, None, "not_sent", now, outcome="not_sent", **common)
+                freed = apply(order, NotPurchased(attempt.id), now)
+                return order_store.save(connection, order, freed.order, freed.events, now, next_route_at=now)
+            case Refused():
+                return self._refused(connection, order, attempt, result, common)
+
+    def _placed(
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        order: Order,
+        attempt: Attempt,
+        result: Placed,
+        common: dict[str, object],
+    ) -> Order:
+        now = self._house.clock.now()
+        attempts.finish(
+            connection,
+            attempt.id,
+            None,
+            "placed",
+            now,
+            outcome="placed",
+            provider_order=result.provider_order,
+            **common,
+        )
+        fact = Purchased(attempt.id, gateway.name, result.provider_order, len(result.numbers))
+        applied = apply(order, fact, now)
+        drafts = applied.events
+        due: dict[str, object] = {}
+        if result.numbers:
+            first = now + timedelta(seconds=min(FIRST_CODE_CHECK_S, gateway.settings.code_every_s.min))
+            rented = [(number.provider_order, number.phone, number.country) for number in result.numbers]
+            numbers.add(connection, order.number, gateway.name, rented, now, first)
+            drafts = (
+                *drafts,
+                *(
+                    Draft("sms.number", {"number": {"phone": number.phone, "provider_order": number.provider_order}})
+                    for number in result.numbers
+                ),
+            )
+        else:
+            due["next_poll_at"] = now + timedelta(seconds=gateway.settings.status_every_s.min)
+        return order_store.save(connection, order, applied.order, drafts, now, **due)
+
+    def _unclear(
+        self, connection: Connection, order: Order, attempt: Attempt, result: Unclear, common: dict[str, object]
+    ) -> Order:
+        now = self._house.clock.now()
+        detail = result.text or result.reason
+        attempts.finish(
+            connection, attempt.id, None, "unclear", now, **{**common, "outcome": result.reason[:32], "detail": detail}
+        )
+        applied = apply(order, PurchaseUnclear(attempt.id, result.reason, detail), now)
+        return order_store.save(connection, order, applied.order, applied.events, now)
+
+    def _refused(
+        self, connection: Connection, order: Order, attempt: Attempt, result: Refused, common: dict[str, object]
+    ) -> Order:
+        now = self._house.clock.now()
+        attempts.finish(
+            connection,
+            attempt.id,
+            None,
+            "refused",
+            now,
+            outcome=str(result.meaning),
+            consequence=str(result.consequence),
+            **common,
+        )
+        if result.meaning is Meaning.STOCK:
+            catalogue.set_stock_if_tracked(connection, attempt.provider, attempt.service, 0, now)
+        freed = apply(order, NotPurchased(attempt.id), now)
+        if result.consequence is Consequence.CALLERS_FAULT:
+            ended = apply(freed.order, Ended(OrderState.FAILED, "refused", f"{attempt.provider}: {result.text}"), now)
+            both = Applied(ended.order, (*freed.events, *ended.events))
+            return order_store.save(connection, order, both.order, both.events, now, next_route_at=None)
+        deadline = order_store.give_up_at(connection, order.number)
+        if result.consequence is Consequence.LATER and now < deadline:
+            again = min(now + _wait(result, attempt.round), deadline)
+            return order_store.save(
+                connection, order, freed.order, freed.events, now, next_route_at=again, round=attempt.round + 1
+            )
+        return order_store.save(connection, order, freed.order, freed.events, now, next_route_at=now)
+
+    async def _note_health(self, provider: str, result: PurchaseResult | NotSent) -> None:
+        match result:
+            case NotSent(reason):
+                await self._house.health.failed(provider, reason)
+            case Refused(meaning=Meaning.AUTH) | Refused(consequence=Consequence.PROVIDER_DOWN):
+                await self._house.health.failed(provider, result.text, fatal=True)
+            case Unclear(reason=reason):
+                await self._house.health.failed(provider, reason)
+            case _:
+                await self._house.health.answered(provider)
+
+
+def _known(connection: Connection, provider: str, ids: Iterable[str], number: int) -> str | None:
+    """The first of these ids of the provider that another order has already."""
+    return next((one for one in ids if order_store.known_elsewhere(connection, provider, one, number)), None)
+
+
+def _wait(refused: Refused, round_: int) -> timedelta:
+    """How long an order waits that a provider wants later. A rate limit speaks of the provider, not of the order: the
+    gateway keeps quiet for as long, and the order may meanwhile go elsewhere."""
+    if refused.retry_after_s and refused.meaning is not Meaning.RATE_LIMIT:
+        return timedelta(seconds=refused.retry_after_s)
+    return pause_after(round_)
+
+
+def _detail(result: PurchaseResult | NotSent) -> str:
+    match result:
+        case Placed():
+            return f"placed as {result.provider_order}"
+        case Refused():
+            return f"refused ({result.meaning}): {result.text}"
+        case Unclear():
+            return result.text or result.reason
+        case NotSent():
+            return f"not sent: {result.reason}"

@@ -1,0 +1,222 @@
+"""Accepted orders find their offer: the cheapest that has it in stock, with the reason of every candidate stored.
+
+Output: a planned attempt. Never sends a purchase; asks for stock at most, where the dialect can tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from aggregator.domain.ids import AttemptId, new_id
+from aggregator.domain.orders import Ended, Order, OrderState, apply
+from aggregator.domain.pauses import pause_after
+from aggregator.domain.routing import Candidate, OfferView, Ranking, choose
+from aggregator.flow.base import House, Workers, log
+from aggregator.flow.views import World, load_world, offer_views, wanted
+from aggregator.providers.contract import Failure
+from aggregator.providers.limits import Priority
+from aggregator.storage import attempts, catalogue, claims
+from aggregator.storage import orders as order_store
+from aggregator.storage.database import Connection
+from aggregator.storage.orders import Unrouted
+
+BATCH: Final = 200
+LEASE_S: Final = 120.0
+PLAN_GOOD_FOR_S: Final = 600.0
+"""A plan that was not carried out by then is made anew: prices and stock have moved on."""
+FRESH_STOCK: Final = timedelta(seconds=2)
+SYNC_WAIT_S: Final = 0.25
+Tried = Mapping[tuple[str, str, str], str]
+
+
+class Routing:
+    name = "routing"
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._workers = Workers(self.name, 4, done=lambda: house.wakeups.wake(self.name))
+        self._stock_locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._began = house.clock.monotonic()
+        self._synced: set[str] = set()
+
+    def sync_ended(self, provider: str) -> None:
+        """The provider's first catalogue sync since the start is over, whatever came of it."""
+        if provider not in self._synced:
+            self._synced.add(provider)
+            self._house.wakeups.wake(self.name)
+
+    async def run_once(self) -> int:
+        if not self._workers.free:
+            return 0
+        now = self._house.clock.now()
+        token = claims.new_token()
+        claimed = await self._house.database.write(
+            lambda c: order_store.claim_unrouted(c, now, limit=BATCH, lease_s=LEASE_S, token=token)
+        )
+        if claimed:
+            self._workers.start(self._route(claimed, token))
+        return len(claimed)
+
+    async def idle(self) -> None:
+        await self._workers.idle()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._workers.stop(0)
+
+    async def _route(self, claimed: list[Unrouted], token: str) -> None:
+        services = self._house.settings.services
+        known = [services[entry.order.service] for entry in claimed if entry.order.service in services]
+        numbers = [(entry.order.number, entry.round) for entry in claimed]
+
+        def load(connection: Connection) -> tuple[World, dict[int, Tried]]:
+            tried: dict[int, Tried] = {n: attempts.tried_in_round(connection, n, round_) for n, round_ in numbers}
+            return load_world(connection, known), tried
+
+        world, tried = await self._house.database.read(load)
+        results = await asyncio.gather(
+            *(self._route_one(entry, world, tried[entry.order.number], token) for entry in claimed),
+            return_exceptions=True,
+        )
+        for entry, result in zip(claimed, results, strict=True):
+            if isinstance(result, BaseException):
+                log.warning("routing_failed", order_id=entry.order.id, reason=repr(result))
+
+    async def _route_one(self, entry: Unrouted, world: World, tried: Tried, token: str) -> None:
+        service = self._house.settings.services.get(entry.order.service)
+        if service is None:
+            await self._nobody(entry, Ranking(()), token, "the service is no longer in the config")
+            return
+        if self._must_wait({offer.provider for offer in service.offers}):
+            await self._later(entry, token)
+            return
+        offers = offer_views(self._house, service, world, tried, entry.order.params)
+        ranking = self._rank(entry.order, offers)
+        for _ in offers:
+            best = ranking.best
+            if best is None:
+                break
+            checked = await self._checked_stock(best.offer)
+            if checked == best.offer:
+                break
+            offers = [checked if offer is best.offer else offer for offer in offers]
+            ranking = self._rank(entry.order, offers)
+        best = ranking.best
+        if best is None:
+            await self._nobody(entry, ranking, token, ranking.why())
+        else:
+            await self._plan(entry, ranking, best, token)
+
+    def _rank(self, order: Order, offers: list[OfferView]) -> Ranking:
+        settings = self._house.settings
+        return choose(wanted(order), offers, currency=settings.currency, exchange_rates=settings.exchange_rates)
+
+    def _must_wait(self, providers: set[str]) -> bool:
+        """contract.md §1: the first catalogue sync of every offer's provider, at most its `timeout_s`."""
+        elapsed = self._house.clock.monotonic() - self._began
+        return any(
+            name not in self._synced and elapsed < self._house.gateways[name].timeout_s
+            for name in providers
+            if name in self._house.gateways and self._house.settings.providers[name].enabled
+        )
+
+    async def _checked_stock(self, offer: OfferView) -> OfferView:
+        """The offer with its stock asked just now, where the dialect can tell; a failure keeps what was known."""
+        gateway = self._house.gateways[offer.provider.name]
+        if offer.row is None or not offer.row.has_stock or not gateway.capabilities.inventory:
+            return offer
+        key = (offer.provider.name, offer.service)
+        async with self._stock_locks.setdefault(key, asyncio.Lock()):
+            stock, at = await self._house.database.read(lambda c: catalogue.stock_of(c, *key))
+            if at is None or self._house.clock.now() - at > FRESH_STOCK:
+                async with gateway.turn(Priority.PURCHASE):
+                    answer = await gateway.inventory(offer.service)
+                await self._house.health.note(offer.provider.name, answer)
+                if isinstance(answer, Failure):
+                    return offer
+                stock = 0 if answer.available is False else answer.stock
+                now = self._house.clock.now()
+                await self._house.database.write(lambda c: catalogue.set_stock(c, *key, stock, now))
+        return replace(offer, row=replace(offer.row, stock=stock)) if stock != offer.row.stock else offer
+
+    async def _later(self, entry: Unrouted, token: str) -> None:
+        again = self._house.clock.now() + timedelta(seconds=SYNC_WAIT_S)
+        await self._house.database.write(
+            lambda c: order_store.release_unrouted(c, entry.order.number, token, next_route_at=again)
+        )
+
+    async def _plan(self, entry: Unrouted, ranking: Ranking, best: Candidate, token: str) -> None:
+        now = self._house.clock.now()
+        attempt = AttemptId(new_id("att", now))
+        expected, cost = best.expected, best.cost
+        assert expected is not None, "an eligible candidate has a price"
+        assert cost is not None, "an eligible candidate has a price"
+
+        def write(connection: Connection) -> None:
+            order_store.release_unrouted(
+                connection, entry.order.number, token, next_route_at=now + timedelta(seconds=PLAN_GOOD_FOR_S)
+            )
+            attempts.drop_plan(connection, entry.order.number, now)
+            attempts.plan(
+                connection,
+                attempt,
+                entry.order.number,
+                round_=entry.round,
+                provider=best.offer.provider.name,
+                service=best.offer.service,
+                country=best.offer.country,
+                expected=expected,
+                cost=cost,
+                candidates=ranking.as_json(),
+                at=now,
+            )
+            if best.offer.row is not None and best.offer.row.stock is not None:
+                # What is planned is spoken for, until the provider is asked again.
+                left = max(0, best.offer.row.stock - entry.order.quantity)
+                catalogue.reserve_stock(connection, best.offer.provider.name, best.offer.service, left)
+
+        await self._house.database.write(write)
+        self._house.wakeups.wake("placement")
+
+    async def _nobody(self, entry: Unrouted, ranking: Ranking, token: str, why: str) -> None:
+        """Nobody can take the order now: another round later, or the end when its time is over."""
+        now = self._house.clock.now()
+        over = now >= entry.give_up_at
+        note = AttemptId(new_id("att", now))
+
+        def write(connection: Connection) -> None:
+            order = order_store.load_for_update(connection, entry.order.number)
+            order_store.release_unrouted(
+                connection,
+                order.number,
+                token,
+                next_route_at=_next_round(now, entry),
+                round=entry.round + 1,
+            )
+            attempts.drop_plan(connection, order.number, now)
+            attempts.note_no_offer(
+                connection, note, order.number, round_=entry.round, candidates=ranking.as_json(), at=now
+            )
+            if over:
+                applied = apply(order, Ended(OrderState.FAILED, "no-offer", f"nobody took it in time: {why}"), now)
+            else:
+                waiting = replace(order, error_type="waiting", error_detail=why[:2000])
+                if waiting == order:
+                    return
+                order_store.save(connection, order, waiting, (), now)
+                return
+            order_store.save(connection, order, applied.order, applied.events, now, next_route_at=None)
+
+        await self._house.database.write(write)
+        log.info("order_has_no_offer", order_id=entry.order.id, round=entry.round, failed=over, why=why)
+        if over:
+            self._house.wakeups.wake("sequencing")
+
+
+def _next_round(now: datetime, entry: Unrouted) -> datetime:
+    """After the pause, or at the deadline, so that giving up is not late."""
+    again = now + pause_after(entry.round)
+    return min(again, entry.give_up_at) if now < entry.give_up_at else again

@@ -1,0 +1,160 @@
+"""Rented numbers are watched for codes: quick at first, until each received, ran out or was canceled.
+
+Decides when a number is asked again and when our own clock ends it. A code is told even after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Final
+
+from aggregator.domain.events import Draft
+from aggregator.domain.ids import OrderId
+from aggregator.domain.money import Money
+from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_report, order_state
+from aggregator.domain.orders import Order, Reported, apply
+from aggregator.flow.base import House, Workers, log
+from aggregator.providers.contract import Failure
+from aggregator.providers.gateway import Gateway
+from aggregator.providers.limits import Priority
+from aggregator.storage import claims, ledger, numbers
+from aggregator.storage import orders as order_store
+from aggregator.storage.database import Connection, RowMapping
+
+LEASE_MARGIN_S: Final = 30.0
+STATUS_EACH: Final = 5
+"""One check in so many also asks for the number's status: its end, its charge and its expiry."""
+DEFAULT_LIFE: Final = timedelta(minutes=30)
+"""How long a number is watched whose provider names no expiry."""
+GRACE: Final = timedelta(minutes=1)
+"""Clocks differ: our own ends a number only this long after the provider's expiry."""
+AFTER_THE_END: Final = timedelta(minutes=10)
+"""A number that ran out is still asked now and then for so long: late codes come."""
+
+
+class SmsWatch:
+    name = "sms_watch"
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
+        self._workers = {
+            name: Workers(f"sms_watch:{name}", max(1, gateway.settings.max_concurrency - 1), done=wake)
+            for name, gateway in house.gateways.items()
+            if gateway.capabilities.sms
+        }
+
+    async def run_once(self) -> int:
+        now = self._house.clock.now()
+        due = await self._house.database.read(lambda c: numbers.due(c, now))
+        begun = 0
+        for provider in sorted(due):
+            workers = self._workers.get(provider)
+            gateway = self._house.gateways.get(provider)
+            if workers is None or gateway is None or not workers.free:
+                continue
+            begun += await self._begin(gateway, workers, now)
+        return begun
+
+    async def _begin(self, gateway: Gateway, workers: Workers, now: datetime) -> int:
+        token = claims.new_token()
+        lease_s = 2 * gateway.timeout_s + LEASE_MARGIN_S
+        rows = await self._house.database.write(
+            lambda c: numbers.claim_due(c, gateway.name, now, limit=workers.free, lease_s=lease_s, token=token)
+        )
+        for row in rows:
+            workers.start(self._check(gateway, row, token))
+        return len(rows)
+
+    async def idle(self) -> None:
+        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+
+    async def stop(self, grace_s: float) -> None:
+        """Asking for a code costs nothing and is cut at once."""
+        await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
+
+    async def _check(self, gateway: Gateway, row: RowMapping, token: str) -> None:
+        reports: list[NumberReport] = []
+        async with gateway.turn(Priority.CODE):
+            code = await gateway.sms_code(row["provider_order"])
+        await self._house.health.note(gateway.name, code)
+        if not isinstance(code, Failure):
+            reports.append(code.report)
+        if self._wants_status(row, reports):
+            async with gateway.turn(Priority.CODE):
+                status = await gateway.sms_status(row["provider_order"])
+            if not isinstance(status, Failure):
+                reports.append(status.report)
+        events = await self._house.database.write(lambda c: self._record(c, gateway, row, token, reports))
+        if events:
+            self._house.wakeups.wake("sequencing")
+
+    def _wants_status(self, row: RowMapping, reports: list[NumberReport]) -> bool:
+        expires_at: datetime | None = row["expires_at"]
+        over = expires_at is not None and self._house.clock.now() >= expires_at
+        new_code = any(report.code for report in reports)
+        return row["checks"] % STATUS_EACH == 0 or over or new_code or not reports
+
+    def _record(
+        self, connection: Connection, gateway: Gateway, row: RowMapping, token: str, reports: list[NumberReport]
+    ) -> int:
+        now = self._house.clock.now()
+        order = order_store.load_for_update(connection, row["order_number"])
+        number = before = numbers.number_from(row, OrderId(order.id))
+        drafts: list[Draft] = []
+        for report in reports:
+            number, told = apply_report(number, report, now)
+            drafts.extend(told)
+        end = _end(number, now) + GRACE
+        if reports and number.state is NumberState.WAITING and now > end:
+            number, told = apply_report(number, NumberReport(NumberState.EXPIRED), now)
+            drafts.extend(told)
+        due = self._next_check(gateway, number, now, end)
+        numbers.save(connection, number, token=token, next_check_at=due, checks=row["checks"] + 1)
+        if number == before:
+            return 0
+        if drafts:
+            log.info(
+                "number_changed", order_id=order.id, provider=gateway.name, state=str(number.state), events=len(drafts)
+            )
+        self._book(connection, before, number, order, now)
+        group = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ())
+        charges = [one.charge for one in group if one.charge is not None]
+        charge = Money(sum(one.units for one in charges), charges[0].currency) if charges else None
+        waiting = sum(one.state is not NumberState.RECEIVED for one in group)
+        applied = apply(order, Reported(order_state(group), charge, None, waiting), now)
+        order_store.save(connection, order, applied.order, (*drafts, *applied.events), now)
+        return len(drafts) + len(applied.events)
+
+    @staticmethod
+    def _book(connection: Connection, before: Number, after: Number, order: Order, now: datetime) -> None:
+        if after.charge is None or after.charge == before.charge:
+            return
+        known = before.charge.units if before.charge is not None else 0
+        difference = after.charge.units - known
+        kind = "charge" if difference > 0 else "refund"
+        amount = Money(-difference, after.charge.currency)
+        ledger.add(connection, after.provider, kind, amount, now, order_number=order.number, number_id=after.id)
+
+    def _next_check(self, gateway: Gateway, number: Number, now: datetime, end: datetime) -> datetime | None:
+        bounds = gateway.settings.code_every_s
+        if number.state is NumberState.CANCELED or now > end + AFTER_THE_END:
+            return None
+        if number.state is NumberState.WAITING:
+            age_s = (now - _born(number, now)).total_seconds()
+            return now + timedelta(seconds=min(bounds.max, max(bounds.min, age_s / 20)))
+        # A second code may come while the number lives, and a late one shortly after.
+        return now + timedelta(seconds=bounds.max) if now <= end + AFTER_THE_END else None
+
+
+def _end(number: Number, now: datetime) -> datetime:
+    """When our own clock ends a number; an expiry before its birth is a wrong clock or zone, and is not believed."""
+    born = _born(number, now)
+    if number.expires_at is not None and number.expires_at > born:
+        return number.expires_at
+    return born + DEFAULT_LIFE
+
+
+def _born(number: Number, now: datetime) -> datetime:
+    return number.created_at or now

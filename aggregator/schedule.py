@@ -1,0 +1,108 @@
+"""Ticks: each stage looks for due work every so often, and sooner when it is woken.
+
+The only file that knows APScheduler, which only ticks, in memory: what is due is asked of the database by the stage
+itself. A stage never runs twice at once, and a tick that comes while it runs is remembered, not queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from aggregator.domain.clock import Clock
+from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.log import get_logger
+
+log = get_logger()
+
+
+@dataclass(slots=True)
+class Entry:
+    """One row of the table: a name, the seconds between ticks, what to run."""
+
+    name: str
+    every_s: float
+    run_once: Callable[[], Awaitable[object]]
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    ticked_at: float = 0.0
+
+
+class Schedule:
+    """The table and its loops."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: dict[str, Entry] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._ticker = AsyncIOScheduler(timezone="UTC")
+        self._stopping = False
+
+    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]]) -> None:
+        self._entries[name] = Entry(name, every_s, run_once, ticked_at=self._clock.monotonic())
+
+    def wake(self, name: str) -> None:
+        """Look now. Safe to call at any time, as often as you like."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.woken.set()
+
+    async def _tick(self, name: str) -> None:
+        # A coroutine, because APScheduler runs plain functions in a thread, where an asyncio.Event must not be set.
+        self.wake(name)
+
+    def start(self) -> None:
+        for entry in self._entries.values():
+            self._ticker.add_job(
+                self._tick,
+                IntervalTrigger(seconds=entry.every_s),
+                args=[entry.name],
+                id=entry.name,
+                # A tick that comes late because the loop was busy still counts, once.
+                misfire_grace_time=None,
+                coalesce=True,
+            )
+            entry.woken.set()
+            self._loops.append(asyncio.create_task(self._loop(entry), name=f"loop:{entry.name}"))
+        self._ticker.start()
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each loop last came round; one that grows beyond its interval is stuck."""
+        now = self._clock.monotonic()
+        return {entry.name: now - entry.ticked_at for entry in self._entries.values()}
+
+    async def stop(self) -> None:
+        """Tick no more and end the loops between two runs; work that stages have begun is theirs to end."""
+        self._stopping = True
+        if self._ticker.running:
+            self._ticker.shutdown(wait=False)
+        for entry in self._entries.values():
+            entry.woken.set()
+        if self._loops:
+            await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _loop(self, entry: Entry) -> None:
+        while True:
+            await entry.woken.wait()
+            if self._stopping:
+                return
+            entry.woken.clear()
+            try:
+                await entry.run_once()
+            except StorageUnavailable as exc:
+                log.warning("storage_unavailable", stage=entry.name, reason=str(exc))
+            except ClaimLost as exc:
+                log.info("claim_lost", stage=entry.name, row=str(exc))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Not this loop was cancelled, but something that the stage waited for.
+                log.warning("stage_cancelled", stage=entry.name)
+            except Exception:
+                # A stage that failed once is asked again at the next tick; its rows are still due.
+                log.exception("stage_failed", stage=entry.name)
+            entry.ticked_at = self._clock.monotonic()

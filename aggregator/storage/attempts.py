@@ -1,0 +1,253 @@
+"""Attempts: the journal of purchases. A row is durable before the first byte of its purchase leaves.
+
+Plans, intents and outcomes are written here in the same transaction as what they make of the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+
+from aggregator.domain.errors import ClaimLost
+from aggregator.domain.ids import AttemptId
+from aggregator.domain.money import Money
+from aggregator.storage import claims
+from aggregator.storage import orders as order_store
+from aggregator.storage.tables import attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to buy an order from one offer."""
+
+    id: AttemptId
+    order_number: int
+    round: int
+    state: str
+    provider: str
+    service: str
+    country: str
+    expected: Money
+    created_at: datetime
+    sent_at: datetime | None
+
+
+def attempt_from(row: RowMapping) -> Attempt:
+    return Attempt(
+        id=AttemptId(row["id"]),
+        order_number=row["order_number"],
+        round=row["round"],
+        state=row["state"],
+        provider=row["provider"],
+        service=row["service"],
+        country=row["country"] or "",
+        expected=Money(row["expected_units"], row["expected_currency"]),
+        created_at=row["created_at"],
+        sent_at=row["sent_at"],
+    )
+
+
+def _next_ordinal(connection: Connection, order_number: int) -> int:
+    query = select(func.coalesce(func.max(attempts.c.ordinal), 0)).where(attempts.c.order_number == order_number)
+    return int(connection.execute(query).scalar_one()) + 1
+
+
+def plan(
+    connection: Connection,
+    attempt_id: AttemptId,
+    order_number: int,
+    *,
+    round_: int,
+    provider: str,
+    service: str,
+    country: str,
+    expected: Money,
+    cost: Money,
+    candidates: list[dict[str, object]],
+    at: datetime,
+) -> None:
+    """Write the choice of an offer, with every candidate's reason."""
+    connection.execute(
+        insert(attempts).values(
+            id=attempt_id,
+            order_number=order_number,
+            ordinal=_next_ordinal(connection, order_number),
+            round=round_,
+            state="planned",
+            provider=provider,
+            service=service,
+            country=country,
+            expected_units=expected.units,
+            expected_currency=expected.currency,
+            cost_units=cost.units,
+            cost_currency=cost.currency,
+            candidates=candidates,
+            created_at=at,
+        )
+    )
+
+
+def note_no_offer(
+    connection: Connection,
+    attempt_id: AttemptId,
+    order_number: int,
+    *,
+    round_: int,
+    candidates: list[dict[str, object]],
+    at: datetime,
+) -> None:
+    """Keep why nobody could take the order; the same reasons again only count up."""
+    last = (
+        connection.execute(
+            select(attempts).where(attempts.c.order_number == order_number).order_by(attempts.c.ordinal.desc()).limit(1)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if last is not None and last["state"] == "no_offer" and last["candidates"] == candidates:
+        connection.execute(
+            update(attempts).where(attempts.c.id == last["id"]).values(seen=last["seen"] + 1, finished_at=at)
+        )
+        return
+    connection.execute(
+        insert(attempts).values(
+            id=attempt_id,
+            order_number=order_number,
+            ordinal=last["ordinal"] + 1 if last is not None else 1,
+            round=round_,
+            state="no_offer",
+            candidates=candidates,
+            created_at=at,
+            finished_at=at,
+        )
+    )
+
+
+def tried_in_round(connection: Connection, order_number: int, round_: int) -> dict[tuple[str, str, str], str]:
+    """What this round has asked already: (provider, service, country) and how it ended."""
+    rows = connection.execute(
+        select(attempts.c.provider, attempts.c.service, attempts.c.country, attempts.c.detail).where(
+            attempts.c.order_number == order_number,
+            attempts.c.round == round_,
+            attempts.c.state.in_(["refused", "not_sent", "not_placed"]),
+        )
+    )
+    return {(row[0], row[1], row[2] or ""): row[3] or "" for row in rows}
+
+
+def planned(connection: Connection) -> dict[str, int]:
+    """How many planned purchases wait at each provider."""
+    rows = connection.execute(
+        select(attempts.c.provider, func.count()).where(attempts.c.state == "planned").group_by(attempts.c.provider)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def claim_planned(
+    connection: Connection, provider: str, now: datetime, *, lease_s: float, token: str
+) -> Attempt | None:
+    """The oldest planned purchase at a provider."""
+    rows = claims.claim(
+        connection,
+        attempts,
+        attempts.c.id,
+        where=and_(attempts.c.provider == provider, attempts.c.state == "planned"),
+        order_by=(attempts.c.order_number,),
+        limit=1,
+        now=now,
+        lease_s=lease_s,
+        token=token,
+    )
+    return attempt_from(rows[0]) if rows else None
+
+
+def start(connection: Connection, attempt_id: AttemptId, token: str, at: datetime) -> None:
+    """The intent: from here on the purchase may have been sent."""
+    result = connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt_id, attempts.c.claim_token == token, attempts.c.state == "planned")
+        .values(state="placing", sent_at=at)
+    )
+    if result.rowcount != 1:
+        raise ClaimLost(f"attempt {attempt_id}")
+
+
+def finish(
+    connection: Connection, attempt_id: AttemptId, token: str | None, state: str, at: datetime, **values: object
+) -> None:
+    """Record how a purchase ended; with a token only while the claim is ours, else ClaimLost."""
+    match = attempts.c.id == attempt_id
+    if token is not None:
+        match = and_(match, attempts.c.claim_token == token)
+    result = connection.execute(
+        update(attempts)
+        .where(match, attempts.c.state.in_(["planned", "placing", "unclear"]))
+        .values(state=state, finished_at=at, claim_token=None, claimed_until=None, **values)
+    )
+    if result.rowcount != 1:
+        raise ClaimLost(f"attempt {attempt_id}")
+
+
+def drop_plan(connection: Connection, order_number: int, at: datetime) -> None:
+    """Take back a choice of which nothing was sent."""
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.order_number == order_number, attempts.c.state == "planned")
+        .values(state="dropped", finished_at=at, claim_token=None, claimed_until=None)
+    )
+
+
+def take_back(connection: Connection, provider: str | None, at: datetime) -> int:
+    """Drop the plans at a provider, or all of them, of which nothing was sent: their orders look for an offer again.
+
+    How many that was.
+    """
+    match = attempts.c.state == "planned"
+    if provider is not None:
+        match = and_(match, attempts.c.provider == provider)
+    rows = connection.execute(
+        update(attempts)
+        .where(match)
+        .values(state="dropped", finished_at=at, claim_token=None, claimed_until=None)
+        .returning(attempts.c.order_number)
+    ).all()
+    if rows:
+        order_store.reroute(connection, [row[0] for row in rows], at)
+    return len(rows)
+
+
+def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
+    """Purchases that were being sent when their claim ran out: nobody knows how they ended."""
+    rows = connection.execute(
+        select(attempts)
+        .where(attempts.c.state == "placing", claims.unclaimed(attempts, now))
+        .order_by(attempts.c.created_at)
+    ).mappings()
+    return [attempt_from(row) for row in rows]
+
+
+def in_flight(connection: Connection) -> dict[str, list[Money]]:
+    """Expected costs per provider of what is planned, being sent or unclear."""
+    rows = connection.execute(
+        select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
+        .where(attempts.c.state.in_(["planned", "placing", "unclear"]))
+        .group_by(attempts.c.provider, attempts.c.expected_currency)
+    )
+    costs: dict[str, list[Money]] = {}
+    for provider, currency, units in rows:
+        costs.setdefault(provider, []).append(Money(int(units), currency))
+    return costs
+
+
+def of_order(connection: Connection, order_number: int) -> Sequence[RowMapping]:
+    query = select(attempts).where(attempts.c.order_number == order_number).order_by(attempts.c.ordinal)
+    return list(connection.execute(query).mappings())
+
+
+def get(connection: Connection, attempt_id: str) -> RowMapping | None:
+    found: Any = connection.execute(select(attempts).where(attempts.c.id == attempt_id)).mappings().one_or_none()
+    return found if isinstance(found, RowMapping) else None

@@ -1,0 +1,282 @@
+"""Providers' catalogues, stock and health in the database, and the views that routing ranks.
+
+A row that a sync did not see is counted, not deleted; what disables an offer is decided by the flow, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from aggregator.domain.catalogue import CatalogueRow
+from aggregator.domain.money import Money
+from aggregator.storage.tables import prices, provider_services, providers
+
+GONE_AFTER: Final = 3
+"""Complete syncs without a row before it counts as removed."""
+
+
+def ensure_providers(connection: Connection, names: Sequence[str], now: datetime) -> None:
+    """A row for each configured provider, and everything due: a new daemon wants fresh catalogues and balances."""
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    for name in names:
+        connection.execute(
+            dialect.insert(providers).values(name=name, updated_at=now).on_conflict_do_nothing(index_elements=["name"])
+        )
+    if names:
+        connection.execute(
+            update(providers)
+            .where(providers.c.name.in_(list(names)))
+            .values(next_catalogue_at=now, next_balance_at=now, updated_at=now)
+        )
+
+
+def health(connection: Connection) -> dict[str, RowMapping]:
+    return {row["name"]: row for row in connection.execute(select(providers)).mappings()}
+
+
+def set_health(connection: Connection, name: str, at: datetime, **values: object) -> None:
+    connection.execute(update(providers).where(providers.c.name == name).values(updated_at=at, **values))
+
+
+def due(connection: Connection, column: str, now: datetime) -> list[str]:
+    """Providers whose `next_catalogue_at` or `next_balance_at` has come."""
+    rows = connection.execute(select(providers.c.name).where(providers.c[column] <= now).order_by(providers.c[column]))
+    return [row[0] for row in rows]
+
+
+def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
+    """The typed row; with `gone`, a row that several syncs did not show says so as its problem."""
+    units = row["rate_units"]
+    problem = row["problem"]
+    if gone and problem is None and row["missing"] >= GONE_AFTER:
+        problem = "the provider's catalogue no longer lists it"
+    return CatalogueRow(
+        service=row["service"],
+        name=row["name"],
+        kind=row["kind"],
+        type=row["type"],
+        category=row["category"],
+        rate=Money(units, row["currency"]) if units is not None else None,
+        minimum=row["minimum"],
+        maximum=row["maximum"],
+        refill=row["refill"],
+        cancel=row["cancel"],
+        subcategory=row["subcategory"],
+        description=row["description"],
+        stock=row["stock"],
+        has_stock=row["has_stock"],
+        auto_delivery=row["auto_delivery"],
+        country=row["country"],
+        problem=problem,
+    )
+
+
+def offer_rows(
+    connection: Connection, wanted: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]]:
+    """Catalogue rows of (provider, service) pairs; a project has one per country. With each its stock's time."""
+    found: dict[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]] = {}
+    by_provider: dict[str, list[str]] = {}
+    for provider, service in wanted:
+        by_provider.setdefault(provider, []).append(service)
+    for provider, services in by_provider.items():
+        rows = connection.execute(
+            select(provider_services)
+            .where(provider_services.c.provider == provider, provider_services.c.service.in_(services))
+            .order_by(provider_services.c.id)
+        ).mappings()
+        for row in rows:
+            found.setdefault((provider, row["service"]), []).append((row_from(row), row["stock_at"]))
+    return found
+
+
+def stored_rows(connection: Connection, provider: str) -> dict[tuple[str, str], RowMapping]:
+    """The whole stored catalogue of a provider by (service, country)."""
+    rows = connection.execute(select(provider_services).where(provider_services.c.provider == provider)).mappings()
+    return {(row["service"], row["country"]): row for row in rows}
+
+
+def columns(row: CatalogueRow, account_currency: str) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "name": row.name,
+        "type": row.type,
+        "category": row.category,
+        "subcategory": row.subcategory,
+        "description": row.description,
+        "rate_units": row.rate.units if row.rate is not None else None,
+        "currency": row.rate.currency if row.rate is not None else account_currency,
+        "minimum": row.minimum,
+        "maximum": row.maximum,
+        "refill": row.refill,
+        "cancel": row.cancel,
+        "has_stock": row.has_stock,
+        "stock": row.stock,
+        "auto_delivery": row.auto_delivery,
+        "problem": row.problem,
+    }
+
+
+def insert_rows(
+    connection: Connection, provider: str, rows: Sequence[CatalogueRow], currency: str, at: datetime
+) -> None:
+    """New rows of a catalogue, each with the first entry of its price history."""
+    if not rows:
+        return
+    connection.execute(
+        insert(provider_services),
+        [
+            {
+                "provider": provider,
+                "service": row.service,
+                "country": row.country,
+                **columns(row, currency),
+                "stock_at": at if row.has_stock else None,
+                "first_seen_at": at,
+                "seen_at": at,
+            }
+            for row in rows
+        ],
+    )
+    ids = {
+        (service, country): row_id
+        for row_id, service, country in connection.execute(
+            select(provider_services.c.id, provider_services.c.service, provider_services.c.country).where(
+                provider_services.c.provider == provider
+            )
+        )
+    }
+    connection.execute(
+        insert(prices),
+        [
+            {
+                "provider_service": ids[row.service, row.country],
+                "rate_units": row.rate.units if row.rate is not None else None,
+                "stock": row.stock,
+                "at": at,
+            }
+            for row in rows
+        ],
+    )
+
+
+def update_row(connection: Connection, row_id: int, at: datetime, values: Mapping[str, Any], *, priced: bool) -> None:
+    """Change one row; `priced` adds an entry to its price and stock history."""
+    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
+    if priced:
+        connection.execute(
+            insert(prices).values(
+                provider_service=row_id, rate_units=values.get("rate_units"), stock=values.get("stock"), at=at
+            )
+        )
+
+
+def mark_seen(connection: Connection, row_ids: Sequence[int], at: datetime) -> None:
+    """Rows that a complete sync showed unchanged."""
+    for start in range(0, len(row_ids), 500):
+        connection.execute(
+            update(provider_services)
+            .where(provider_services.c.id.in_(row_ids[start : start + 500]))
+            .values(seen_at=at, missing=0)
+        )
+
+
+def mark_missing(connection: Connection, row_ids: Sequence[int]) -> None:
+    """Rows that a complete sync did not show."""
+    for start in range(0, len(row_ids), 500):
+        connection.execute(
+            update(provider_services)
+            .where(provider_services.c.id.in_(row_ids[start : start + 500]))
+            .values(missing=provider_services.c.missing + 1)
+        )
+
+
+def set_stock(connection: Connection, provider: str, service: str, stock: int | None, at: datetime) -> None:
+    connection.execute(
+        update(provider_services)
+        .where(provider_services.c.provider == provider, provider_services.c.service == service)
+        .values(stock=stock, stock_at=at)
+    )
+
+
+def set_stock_if_tracked(connection: Connection, provider: str, service: str, stock: int, at: datetime) -> None:
+    """What a refusal tells of stock, where the dialect knows stock at all; elsewhere it would stay 0 for ever."""
+    connection.execute(
+        update(provider_services)
+        .where(
+            provider_services.c.provider == provider,
+            provider_services.c.service == service,
+            provider_services.c.has_stock,
+        )
+        .values(stock=stock, stock_at=at)
+    )
+
+
+def type_of(connection: Connection, provider: str, service: str) -> str:
+    """The service type that the catalogue states; empty when it no longer lists the service."""
+    query = select(provider_services.c.type).where(
+        provider_services.c.provider == provider, provider_services.c.service == service
+    )
+    return connection.execute(query.limit(1)).scalar() or ""
+
+
+def offers_refill(connection: Connection, provider: str, service: str) -> bool:
+    """Whether the catalogue says that this service can be refilled."""
+    query = select(provider_services.c.refill).where(
+        provider_services.c.provider == provider, provider_services.c.service == service
+    )
+    return bool(connection.execute(query.limit(1)).scalar())
+
+
+def reserve_stock(connection: Connection, provider: str, service: str, left: int) -> None:
+    """Lower the known stock by what was just planned; its age stays, so the provider is asked again in time."""
+    connection.execute(
+        update(provider_services)
+        .where(provider_services.c.provider == provider, provider_services.c.service == service)
+        .values(stock=left)
+    )
+
+
+def stock_of(connection: Connection, provider: str, service: str) -> tuple[int | None, datetime | None]:
+    """The known stock and when the provider said so."""
+    row = connection.execute(
+        select(provider_services.c.stock, provider_services.c.stock_at)
+        .where(provider_services.c.provider == provider, provider_services.c.service == service)
+        .limit(1)
+    ).one_or_none()
+    return (row[0], row[1]) if row is not None else (None, None)
+
+
+def listing(
+    connection: Connection,
+    provider: str,
+    *,
+    category: str | None,
+    after: int,
+    limit: int,
+    quarantined: bool | None = None,
+) -> list[RowMapping]:
+    """A page of a provider's stored catalogue."""
+    query = select(provider_services).where(provider_services.c.provider == provider, provider_services.c.id > after)
+    if category is not None:
+        query = query.where(provider_services.c.category == category)
+    if quarantined is not None:
+        query = query.where(
+            provider_services.c.problem.is_not(None) if quarantined else provider_services.c.problem.is_(None)
+        )
+    return list(connection.execute(query.order_by(provider_services.c.id).limit(limit)).mappings())
+
+
+def sizes(connection: Connection) -> dict[str, int]:
+    """Rows listed per provider."""
+    rows = connection.execute(
+        select(provider_services.c.provider, func.count())
+        .where(and_(provider_services.c.missing < GONE_AFTER))
+        .group_by(provider_services.c.provider)
+    )
+    return {row[0]: row[1] for row in rows}

@@ -1,0 +1,79 @@
+"""Claiming due rows: one conditional update that marks them with a token nobody else has.
+
+A claim ends when its holder writes, when `claimed_until` passes, or when a new daemon voids all of them at start. The
+write checks the token, so a holder that was overtaken writes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, or_, select, update
+
+from aggregator.domain.errors import ClaimLost
+
+
+def new_token() -> str:
+    return secrets.token_hex(16)
+
+
+def unclaimed(table: Table, now: datetime) -> ColumnElement[bool]:
+    return or_(table.c.claim_token.is_(None), table.c.claimed_until <= now)
+
+
+def claim(
+    connection: Connection,
+    table: Table,
+    key: Column[Any],
+    *,
+    where: ColumnElement[bool],
+    order_by: Sequence[ColumnElement[Any]],
+    limit: int,
+    now: datetime,
+    lease_s: float,
+    token: str,
+) -> list[RowMapping]:
+    """Mark up to `limit` free rows with `token` until `now + lease_s`, and return them in the order asked for."""
+    free = (
+        select(key)
+        .where(and_(where, unclaimed(table, now)))
+        .order_by(*order_by)
+        .limit(limit)
+        # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
+        .with_for_update(skip_locked=True)
+    )
+    keys = [row[0] for row in connection.execute(free)]
+    if not keys:
+        return []
+    connection.execute(
+        update(table).where(key.in_(keys)).values(claim_token=token, claimed_until=now + timedelta(seconds=lease_s))
+    )
+    rows = connection.execute(select(table).where(key.in_(keys)).order_by(*order_by))
+    return list(rows.mappings())
+
+
+def release(
+    connection: Connection, table: Table, key: Column[Any], value: object, token: str, **values: object
+) -> None:
+    """Give a claimed row back with its results; ClaimLost when somebody else holds it by now."""
+    done = connection.execute(
+        update(table)
+        .where(key == value, table.c.claim_token == token)
+        .values(claim_token=None, claimed_until=None, **values)
+    )
+    if done.rowcount != 1:
+        raise ClaimLost(f"{table.name} {value}")
+
+
+def void_all(connection: Connection, tables: Sequence[Table]) -> int:
+    """End every claim: the caller holds the daemon's lock, so nobody is at work on any of them."""
+    voided = 0
+    for table in tables:
+        result = connection.execute(
+            update(table).where(table.c.claim_token.is_not(None)).values(claim_token=None, claimed_until=None)
+        )
+        voided += result.rowcount
+    return voided

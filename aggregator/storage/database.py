@@ -1,0 +1,189 @@
+"""One database, two kinds: opens engines, runs reads and writes, guards against a second daemon.
+
+`read` and `write` take a plain function of a synchronous Connection. A write is one transaction, durable when `write`
+returns; nobody may await the network inside. This module knows no table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import Connection as Connection
+from sqlalchemy import RowMapping as RowMapping
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage.writer import OUT_OF_SERVICE_ERRORS, Writer
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS: Final = 5_000
+"""How long SQLite waits for another process (a backup, a shell) before a write is refused."""
+_POSTGRES_TRIES: Final = 5
+_SERIALIZATION_FAILURES: Final = frozenset({"40001", "40P01"})
+_OUT_OF_SERVICE: Final = ("08", "28", "3D", "40", "53", "55P03", "57", "58", "25006", "XX")
+"""SQLSTATEs, whole or their class, that say nothing against the statement: connection, log-in, no such database,
+conflict, full disk or too many connections, lock, shutdown or cancel, I/O, read-only standby, broken files."""
+
+
+class Database(Protocol):
+    """What the program asks of a database."""
+
+    kind: str
+    """`sqlite` or `postgresql`."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a query; StorageUnavailable when the database is out of reach."""
+        ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run one transaction; durable when it returns. `work` may run again after a conflict, so it must only
+        touch the connection it is given. StorageUnavailable: nothing was written."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def open_database(url: str) -> Database:
+    """A database by its URL (`sqlite:///file` or `postgresql://…`). Opens lazily; creates no table."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteDatabase(parsed)
+    return PostgresDatabase(parsed)
+
+
+def _pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    # WAL lets readers go on beside the writer; FULL makes each commit reach the disk before it returns.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "temp_store=MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _no_driver_transactions(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's legacy mode would not BEGIN for reads; we begin ourselves.
+    connection.isolation_level = None
+
+
+def _read_only(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    # A write by way of a reader would wait for the writer, and be rolled back when it was done.
+    cursor.execute("PRAGMA query_only=ON")
+    cursor.close()
+
+
+class SqliteDatabase:
+    """SQLite: one writer thread with group commit, readers on their own connections."""
+
+    kind = "sqlite"
+
+    def __init__(self, url: URL) -> None:
+        self.path = Path(url.database or "")
+        engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"check_same_thread": False, "cached_statements": 512},
+        )
+        event.listen(engine, "connect", _no_driver_transactions)
+        event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._engine: Engine = engine
+        self._readers: AsyncEngine = create_async_engine(
+            url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4
+        )
+        event.listen(self._readers.sync_engine, "connect", _pragmas)
+        event.listen(self._readers.sync_engine, "connect", _read_only)
+        self._writer: Writer | None = None
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await _read(self._readers, work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        if self._writer is None:
+            self._writer = Writer(self._engine)
+        return await self._writer.submit(work)
+
+    @property
+    def commits(self) -> int:
+        """Commits made so far; fewer than the writes, because the writer groups them."""
+        return self._writer.commits if self._writer else 0
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+        await self._readers.dispose()
+        self._engine.dispose()
+
+
+class PostgresDatabase:
+    """PostgreSQL by asyncpg: a pool, read committed, conflicts tried again."""
+
+    kind = "postgresql"
+
+    def __init__(self, url: URL) -> None:
+        self._engine: AsyncEngine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"),
+            pool_size=10,
+            max_overflow=10,
+            pool_pre_ping=True,
+            connect_args={"server_settings": {"application_name": "aggregator", "timezone": "UTC"}},
+        )
+        # The same pool; a read of several statements sees one moment. It costs nothing: it travels with the BEGIN.
+        self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self._engine
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await _read(self._snapshots, work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        for left in range(_POSTGRES_TRIES - 1, -1, -1):
+            try:
+                async with self._engine.begin() as connection:
+                    return await connection.run_sync(work)
+            except DBAPIError as exc:
+                if left and getattr(exc.orig, "sqlstate", None) in _SERIALIZATION_FAILURES:
+                    continue
+                raise _unavailable(exc) from exc
+            except (OSError, TimeoutError, PoolTimeoutError) as exc:
+                raise StorageUnavailable(f"the database is out of reach: {exc}") from exc
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+async def _read(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
+    except DBAPIError as exc:
+        raise _unavailable(exc) from exc
+    except (OSError, TimeoutError, PoolTimeoutError) as exc:
+        raise StorageUnavailable(f"the database is out of reach: {exc}") from exc
+
+
+def _unavailable(exc: DBAPIError) -> Exception:
+    """Errors of the connection or of the disk become StorageUnavailable; a broken constraint stays itself."""
+    name = type(exc.orig).__name__
+    sqlstate = getattr(exc.orig, "sqlstate", None) or ""
+    out_of_service = name in OUT_OF_SERVICE_ERRORS or sqlstate.startswith(_OUT_OF_SERVICE)
+    if exc.connection_invalidated or out_of_service:
+        return StorageUnavailable(f"the database is not available: {exc.orig}")
+    return exc

@@ -1,0 +1,102 @@
+"""Delivered accounts: sealed at rest, each handed over once although providers repeat them in every status.
+
+The sealing key never enters the database; without it the rows are noise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import Connection, func, insert, select
+
+from aggregator.storage.tables import accounts
+
+
+class SealingError(Exception):
+    """The sealing key is unusable, or it is not the one that sealed what is stored."""
+
+
+class Sealer:
+    """Seals and opens with Fernet (AES-128-CBC with HMAC-SHA256). Several keys, a line each: the first one seals."""
+
+    def __init__(self, keys: str) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(line.strip()) for line in keys.splitlines() if line.strip()])
+            self.seal("probe")
+        except (ValueError, IndexError, TypeError) as exc:
+            raise SealingError(
+                "the sealing key must be 32 bytes as URL-safe base64, one key a line; "
+                "make one with: aggregator keys generate --sealing"
+            ) from exc
+
+    def seal(self, text: str) -> bytes:
+        return self._fernet.encrypt(text.encode("utf-8", "surrogatepass"))
+
+    def open(self, sealed: bytes) -> str:
+        try:
+            return self._fernet.decrypt(bytes(sealed)).decode("utf-8", "surrogatepass")
+        except InvalidToken as exc:
+            raise SealingError("this sealing key did not seal what is stored; give the right one back") from exc
+
+
+def load_or_create_key(path: Path) -> str:
+    """The key in a file; made with mode 0600 when there is none yet."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="ascii")
+    key = Fernet.generate_key()
+    with os.fdopen(handle, "wb") as file:
+        file.write(key + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return key.decode()
+
+
+def add_new(
+    connection: Connection, sealer: Sealer, order_number: int, delivered: Sequence[str], at: datetime
+) -> tuple[int, int]:
+    """Store what was not stored yet: (new accounts, accounts in all).
+
+    `delivered` is cumulative; the same account twice in it counts twice.
+    """
+    known = Counter(read(connection, sealer, order_number))
+    total = sum(known.values())
+    fresh: list[str] = []
+    for account in delivered:
+        if known[account] > 0:
+            known[account] -= 1
+        else:
+            fresh.append(account)
+    if fresh:
+        connection.execute(
+            insert(accounts),
+            [
+                {
+                    "order_number": order_number,
+                    "ordinal": ordinal,
+                    "sealed": sealer.seal(account),
+                    "delivered_at": at,
+                }
+                for ordinal, account in enumerate(fresh, start=total)
+            ],
+        )
+    return len(fresh), total + len(fresh)
+
+
+def read(connection: Connection, sealer: Sealer, order_number: int) -> list[str]:
+    """The accounts of an order, opened, in the order they came."""
+    rows = connection.execute(
+        select(accounts.c.sealed).where(accounts.c.order_number == order_number).order_by(accounts.c.ordinal)
+    )
+    return [sealer.open(row[0]) for row in rows]
+
+
+def count(connection: Connection, order_number: int) -> int:
+    query = select(func.count()).where(accounts.c.order_number == order_number)
+    return int(connection.execute(query).scalar_one())

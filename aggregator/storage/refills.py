@@ -1,0 +1,123 @@
+"""Refills in the database: journaled before they are asked for, claimed for their calls, followed to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, and_, insert, select, update
+
+from aggregator.domain.ids import OrderId, RefillId
+from aggregator.domain.refills import Refill, RefillState
+from aggregator.storage import claims
+from aggregator.storage.tables import refills
+
+
+def refill_from(row: RowMapping, order: OrderId) -> Refill:
+    return Refill(
+        id=RefillId(row["id"]),
+        number=row["number"],
+        order=order,
+        provider=row["provider"],
+        state=RefillState(row["state"]),
+        requested_at=row["requested_at"],
+        provider_refill=row["provider_refill"],
+        dropped=row["dropped"],
+        outcome=row["outcome"],
+        detail=row["detail"],
+        finished_at=row["finished_at"],
+    )
+
+
+def add(
+    connection: Connection, refill_id: RefillId, order_number: int, provider: str, dropped: int | None, at: datetime
+) -> int:
+    """Journal a refill that is about to be asked for; its number is given by the database."""
+    number: int = connection.execute(
+        insert(refills)
+        .values(
+            id=refill_id,
+            order_number=order_number,
+            provider=provider,
+            state="requested",
+            dropped=dropped,
+            requested_at=at,
+            next_poll_at=at,
+        )
+        .returning(refills.c.number)
+    ).scalar_one()
+    return number
+
+
+def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[OrderId, tuple[Refill, ...]]:
+    if not owners:
+        return {}
+    rows = connection.execute(
+        select(refills).where(refills.c.order_number.in_(list(owners))).order_by(refills.c.number)
+    ).mappings()
+    found: dict[OrderId, list[Refill]] = {}
+    for row in rows:
+        order = owners[row["order_number"]]
+        found.setdefault(order, []).append(refill_from(row, order))
+    return {order: tuple(group) for order, group in found.items()}
+
+
+def due(connection: Connection, now: datetime) -> set[tuple[str, str]]:
+    """(provider, state) of the refills that are due for a call."""
+    rows = connection.execute(
+        select(refills.c.provider, refills.c.state)
+        .where(refills.c.next_poll_at <= now, claims.unclaimed(refills, now))
+        .group_by(refills.c.provider, refills.c.state)
+    )
+    return {(row[0], row[1]) for row in rows}
+
+
+def claim_due(
+    connection: Connection,
+    provider: str,
+    states: tuple[str, ...],
+    now: datetime,
+    *,
+    limit: int,
+    lease_s: float,
+    token: str,
+) -> list[RowMapping]:
+    return claims.claim(
+        connection,
+        refills,
+        refills.c.number,
+        where=and_(refills.c.provider == provider, refills.c.state.in_(states), refills.c.next_poll_at <= now),
+        order_by=(refills.c.next_poll_at, refills.c.number),
+        limit=limit,
+        now=now,
+        lease_s=lease_s,
+        token=token,
+    )
+
+
+def mark_sent(connection: Connection, numbers: list[int], at: datetime) -> None:
+    """The intent: from here on the provider may have been asked."""
+    if numbers:
+        connection.execute(update(refills).where(refills.c.number.in_(numbers)).values(sent_at=at))
+
+
+def interrupted(connection: Connection, now: datetime, retry_at: datetime) -> int:
+    """Refills whose sender is gone are unclear; they are not asked for again before `retry_at`."""
+    result = connection.execute(
+        update(refills)
+        .where(refills.c.state == "requested", refills.c.sent_at.is_not(None), claims.unclaimed(refills, now))
+        .values(
+            state="unclear",
+            outcome="interrupted",
+            detail="the daemon stopped while the refill was being asked for",
+            next_poll_at=retry_at,
+            claim_token=None,
+            claimed_until=None,
+        )
+    )
+    return result.rowcount
+
+
+def settle(connection: Connection, number: int, token: str, **values: object) -> None:
+    """Record how a refill's call went; ClaimLost when it was claimed anew since."""
+    claims.release(connection, refills, refills.c.number, number, token, **values)

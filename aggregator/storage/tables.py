@@ -1,0 +1,394 @@
+"""Every table, with the constraints that make wrong states hard to hold; alembic's target.
+
+Amounts are BIGINT counts of 10^-8 units beside a currency. Due times (`next_*_at`) and claims (`claim_token`,
+`claimed_until`) are columns, so a stage's work is a query and a crash loses none of it. History stays behind partial
+indexes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from aggregator.domain.numbers import NumberState
+from aggregator.domain.orders import OrderState
+from aggregator.storage.types import Instant, JsonText
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# `sqlite_autoincrement` keeps a number that was once given from being given again after its row is gone.
+# SQLite numbers rows by itself only in a column that is INTEGER to the letter.
+BigKey: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+ORDER_STATES: Final = tuple(str(state) for state in OrderState)
+ATTEMPT_STATES: Final = (
+    "no_offer",  # nobody could take the order; kept for its reasons
+    "planned",  # chosen, nothing sent
+    "placing",  # committed before the first byte leaves
+    "placed",
+    "refused",
+    "not_sent",
+    "unclear",
+    "not_placed",  # was unclear; proved or declared not to have bought
+    "dropped",  # was planned; its order ended or the plan went stale before anything was sent
+)
+LIVE_ATTEMPT: Final = "state IN ('planned', 'placing', 'placed', 'unclear')"
+REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
+OPEN_REFILL: Final = "state IN ('requested', 'unclear', 'pending', 'in_progress')"
+DELIVERY_STATES: Final = ("pending", "delivered", "parked")
+LEDGER_KINDS: Final = ("reading", "charge", "refund", "top_up")
+
+
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index over the rows that still matter, the same on both databases."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def claim_columns() -> tuple[Column[object], ...]:
+    return (Column("claim_token", String(40)), Column("claimed_until", Instant))
+
+
+providers = Table(
+    "providers",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("down_since", Instant),
+    Column("down_reason", Text),
+    Column("open_until", Instant),
+    Column("balance_units", BigInteger),
+    Column("balance_currency", String(8)),
+    Column("balance_at", Instant),
+    Column("balance_low", Boolean, nullable=False, server_default=text("false")),
+    Column("next_balance_at", Instant),
+    Column("catalogue_at", Instant),
+    Column("catalogue_rows", Integer),
+    Column("catalogue_error", Text),
+    Column("next_catalogue_at", Instant),
+    Column("batch_mode", String(16)),
+    Column("updated_at", Instant, nullable=False),
+    CheckConstraint("failures >= 0", name="failures"),
+)
+
+provider_services = Table(
+    "provider_services",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("provider", String(100), nullable=False),
+    Column("service", String(128), nullable=False),
+    Column("country", String(32), nullable=False, server_default=""),
+    Column("kind", String(8), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", String(100), nullable=False),
+    Column("category", Text, nullable=False),
+    Column("subcategory", Text, nullable=False, server_default=""),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("rate_units", BigInteger),
+    Column("currency", String(8), nullable=False),
+    Column("minimum", BigInteger, nullable=False),
+    Column("maximum", BigInteger, nullable=False),
+    Column("refill", Boolean, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+    Column("has_stock", Boolean, nullable=False),
+    Column("stock", BigInteger),
+    Column("stock_at", Instant),
+    Column("auto_delivery", Boolean, nullable=False),
+    Column("problem", Text),
+    Column("missing", Integer, nullable=False, server_default="0"),
+    Column("first_seen_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),
+    UniqueConstraint("provider", "service", "country"),
+    CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
+    CheckConstraint("rate_units IS NULL OR rate_units >= 0", name="rate"),
+    CheckConstraint("missing >= 0", name="missing"),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("provider_service", ForeignKey("provider_services.id", ondelete="CASCADE"), nullable=False),
+    Column("rate_units", BigInteger),
+    Column("stock", BigInteger),
+    Column("at", Instant, nullable=False),
+    Index("ix_prices_provider_service_at", "provider_service", "at"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("number", BigKey, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("owner", String(100), nullable=False),
+    Column("service", String(100), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("link", Text),
+    Column("params", JsonText, nullable=False),
+    Column("reference", String(255)),
+    Column("metadata", JsonText, nullable=False),
+    Column("max_cost_units", BigInteger),
+    Column("max_cost_currency", String(8)),
+    Column("pinned_provider", String(100)),
+    Column("callback_url", Text),
+    Column("parent", ForeignKey("orders.id")),
+    Column("provider", String(100)),
+    Column("provider_service", String(128)),
+    Column("provider_order", String(128)),
+    Column("attempt", String(40)),
+    Column("expected_units", BigInteger),
+    Column("expected_currency", String(8)),
+    Column("charge_units", BigInteger),
+    Column("charge_currency", String(8)),
+    Column("start_count", BigInteger),
+    Column("remains", BigInteger),
+    Column("cancel_state", String(16)),
+    Column("cancel_at", Instant),
+    Column("error_type", String(64)),
+    Column("error_detail", Text),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Column("sequence", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("round", Integer, nullable=False, server_default="0"),
+    Column("next_route_at", Instant),
+    Column("give_up_at", Instant),
+    Column("next_poll_at", Instant),
+    Column("polls", Integer, nullable=False, server_default="0"),
+    Column("next_refill_at", Instant),
+    *claim_columns(),
+    CheckConstraint(one_of("state", ORDER_STATES), name="state"),
+    CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
+    CheckConstraint("quantity > 0", name="quantity"),
+    CheckConstraint("sequence >= 1", name="sequence"),
+    CheckConstraint("(state = 'accepted') = (next_route_at IS NOT NULL)", name="routed_while_accepted"),
+    CheckConstraint(
+        "state NOT IN ('pending', 'processing', 'in_progress') OR provider_order IS NOT NULL", name="followed_has_id"
+    ),
+    CheckConstraint(
+        "state NOT IN ('placing', 'unclear', 'pending', 'processing', 'in_progress') OR attempt IS NOT NULL",
+        name="live_has_attempt",
+    ),
+    CheckConstraint(
+        "(finished_at IS NOT NULL) = (state IN ('completed', 'partial', 'canceled', 'failed'))", name="end"
+    ),
+    CheckConstraint("(max_cost_units IS NULL) = (max_cost_currency IS NULL)", name="max_cost"),
+    CheckConstraint("(expected_units IS NULL) = (expected_currency IS NULL)", name="expected"),
+    CheckConstraint("(charge_units IS NULL) = (charge_currency IS NULL)", name="charge"),
+    partial_index("ix_orders_route", "next_route_at", where="state = 'accepted'"),
+    partial_index("ix_orders_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL"),
+    partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
+    partial_index("ix_orders_unclear", "number", where="state IN ('placing', 'unclear')"),
+    Index("ix_orders_owner", "owner", "number"),
+    Index("ix_orders_state", "state", "number"),
+    Index("ix_orders_service", "service", "number"),
+    partial_index("ix_orders_reference", "reference", where="reference IS NOT NULL"),
+    Index("ix_orders_provider_order", "provider", "provider_order"),
+    partial_index("ix_orders_parent", "parent", where="parent IS NOT NULL"),
+    sqlite_autoincrement=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("order_number", ForeignKey("orders.number"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("provider", String(100)),
+    Column("service", String(128)),
+    Column("country", String(32)),
+    Column("expected_units", BigInteger),
+    Column("expected_currency", String(8)),
+    Column("cost_units", BigInteger),
+    Column("cost_currency", String(8)),
+    Column("candidates", JsonText, nullable=False),
+    Column("seen", Integer, nullable=False, server_default="1"),
+    Column("outcome", String(32)),
+    Column("detail", Text),
+    Column("consequence", String(16)),
+    Column("provider_order", String(128)),
+    Column("exchange", JsonText),
+    Column("evidence", JsonText),
+    Column("created_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("finished_at", Instant),
+    *claim_columns(),
+    UniqueConstraint("order_number", "ordinal"),
+    CheckConstraint(one_of("state", ATTEMPT_STATES), name="state"),
+    CheckConstraint("(state = 'no_offer') = (provider IS NULL)", name="provider"),
+    CheckConstraint("state NOT IN ('placing', 'unclear', 'placed', 'refused') OR sent_at IS NOT NULL", name="sent"),
+    CheckConstraint("state <> 'placed' OR provider_order IS NOT NULL", name="placed_has_id"),
+    # Invariant 2 of the design: an order has at most one live purchase.
+    partial_index("uq_attempts_live", "order_number", where=LIVE_ATTEMPT, unique=True),
+    partial_index("ix_attempts_work", "provider", "order_number", where="state IN ('planned', 'placing', 'unclear')"),
+)
+
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("order_number", ForeignKey("orders.number"), nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("provider_order", String(128), nullable=False),
+    Column("phone", String(64), nullable=False),
+    Column("country", String(32), nullable=False, server_default=""),
+    Column("state", String(16), nullable=False),
+    Column("codes", JsonText, nullable=False),
+    Column("charge_units", BigInteger),
+    Column("charge_currency", String(8)),
+    Column("expires_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("next_check_at", Instant),
+    Column("checks", Integer, nullable=False, server_default="0"),
+    *claim_columns(),
+    CheckConstraint(one_of("state", tuple(str(state) for state in NumberState)), name="state"),
+    Index("ix_numbers_provider_order", "provider", "provider_order"),
+    Index("ix_numbers_order_number", "order_number"),
+    partial_index("ix_numbers_check", "provider", "next_check_at", where="next_check_at IS NOT NULL"),
+    sqlite_autoincrement=True,
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("order_number", ForeignKey("orders.number"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("delivered_at", Instant, nullable=False),
+)
+
+refills = Table(
+    "refills",
+    metadata,
+    Column("number", BigKey, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("order_number", ForeignKey("orders.number"), nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("provider_refill", String(128)),
+    Column("dropped", BigInteger),
+    Column("outcome", String(32)),
+    Column("detail", Text),
+    Column("exchange", JsonText),
+    Column("requested_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("finished_at", Instant),
+    Column("next_poll_at", Instant),
+    Column("polls", Integer, nullable=False, server_default="0"),
+    *claim_columns(),
+    CheckConstraint(one_of("state", REFILL_STATES), name="state"),
+    CheckConstraint("(finished_at IS NOT NULL) = (state IN ('completed', 'rejected'))", name="end"),
+    Index("ix_refills_order_number", "order_number"),
+    partial_index("uq_refills_open", "order_number", where=OPEN_REFILL, unique=True),
+    partial_index("ix_refills_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigKey, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("position", BigInteger, unique=True),
+    Column("order_number", ForeignKey("orders.number")),
+    Column("sequence", Integer),
+    Column("type", String(40), nullable=False),
+    Column("lane", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("order_number", "sequence"),
+    CheckConstraint("(order_number IS NULL) = (sequence IS NULL)", name="sequence"),
+    partial_index("ix_events_unsequenced", "seq", where="position IS NULL"),
+    sqlite_autoincrement=True,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("event_seq", ForeignKey("events.seq"), nullable=False),
+    Column("endpoint", String(140), nullable=False),
+    Column("lane", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_at", Instant),
+    Column("hold_until", Instant),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Column("last_ms", Integer),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *claim_columns(),
+    UniqueConstraint("endpoint", "event_seq"),
+    CheckConstraint(one_of("state", DELIVERY_STATES), name="state"),
+    CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="due_while_pending"),
+    partial_index("ix_deliveries_due", "endpoint", "next_at", where="state = 'pending'"),
+    partial_index("ix_deliveries_lane", "endpoint", "lane", "id", where="state = 'pending'"),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", String(100), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("headers", JsonText),
+    Column("body", Text, nullable=False),
+    Column("order_number", ForeignKey("orders.number")),
+    Column("created_at", Instant, nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("provider", String(100), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("currency", String(8), nullable=False),
+    Column("order_number", ForeignKey("orders.number")),
+    Column("number_id", ForeignKey("numbers.id")),
+    Column("note", Text),
+    Column("at", Instant, nullable=False),
+    CheckConstraint(one_of("kind", LEDGER_KINDS), name="kind"),
+    Index("ix_ledger_provider_id", "provider", "id"),
+)
+
+CLAIMED: Final = (orders, attempts, numbers, refills, deliveries)
+"""The tables whose rows are claimed."""

@@ -1,0 +1,228 @@
+"""Providers as the operator sees them: health, balance, catalogue, ledger; and sync, pause and resume.
+
+Reads what the stages stored. Only `sync` waits for a provider, because that is what was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Final
+
+from aiohttp import web
+
+from aggregator.config import Settings
+from aggregator.domain.clock import rfc3339
+from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.flow.base import House
+from aggregator.log import get_logger
+from aggregator.storage import catalogue, reports
+from aggregator.storage.database import Connection, RowMapping
+from aggregator.web.auth import Caller
+from aggregator.web.bodies import read_body
+from aggregator.web.models import EmptyRequest, read_optional
+from aggregator.web.once import once
+from aggregator.web.query import Query
+from aggregator.web.rendering import Answer, dumps, json_response, listing, money_of, times
+from aggregator.web.services import services_of
+
+log = get_logger()
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _known(connection: Connection, settings: Settings, request: web.Request) -> str:
+    """The provider that the path names; Problem 404 when neither the config nor the database knows it."""
+    name = request.match_info["provider"]
+    if _NAME.fullmatch(name) and (name in settings.providers or name in catalogue.health(connection)):
+        return name
+    raise Problem(ProblemKind.NOT_FOUND, "there is no provider of this name")
+
+
+def _document(house: House, name: str, row: RowMapping | None, open_orders: int) -> dict[str, object]:
+    settings = house.settings.providers.get(name)
+    gateway = house.gateways.get(name)
+    capabilities: dict[str, object] | None = None
+    if gateway is not None:
+        capabilities = asdict(gateway.capabilities)
+        capabilities["kinds"] = sorted(gateway.capabilities.kinds)
+        capabilities["batched_status"] = gateway.batches
+    down = house.health.down_reason(name) if settings is not None else None
+    return {
+        "name": name,
+        "configured": settings is not None,
+        "dialect": settings.dialect if settings is not None else None,
+        "enabled": settings.enabled if settings is not None else False,
+        "paused": bool(row["paused"]) if row is not None else False,
+        "up": down is None,
+        "breaker": {
+            "open": down is not None,
+            "reason": down,
+            "failures": row["failures"] if row is not None else 0,
+            "since": _time(row, "down_since"),
+            "until": _time(row, "open_until"),
+        },
+        "balance": money_of(row["balance_units"], row["balance_currency"]) if row is not None else None,
+        "balance_at": _time(row, "balance_at"),
+        "balance_low": bool(row["balance_low"]) if row is not None else False,
+        "catalogue": {
+            "synced_at": _time(row, "catalogue_at"),
+            "rows": row["catalogue_rows"] if row is not None else None,
+            "error": row["catalogue_error"] if row is not None else None,
+            "next_at": _time(row, "next_catalogue_at"),
+        },
+        "capabilities": capabilities,
+        "open_orders": open_orders,
+    }
+
+
+def _time(row: RowMapping | None, name: str) -> str | None:
+    return rfc3339(row[name]) if row is not None and row[name] is not None else None
+
+
+def _one(house: House, connection: Connection, name: str) -> dict[str, object]:
+    row = catalogue.health(connection).get(name)
+    return _document(house, name, row, reports.open_by_provider(connection).get(name, 0))
+
+
+async def list_providers(request: web.Request, caller: Caller) -> web.Response:
+    """Those of the config in its order, then those that only the database remembers."""
+    Query(request)
+    house = services_of(request).house
+
+    def load(connection: Connection) -> list[dict[str, object]]:
+        rows, counts = catalogue.health(connection), reports.open_by_provider(connection)
+        names = [*house.settings.providers, *sorted(name for name in rows if name not in house.settings.providers)]
+        return [_document(house, name, rows.get(name), counts.get(name, 0)) for name in names]
+
+    return json_response(listing("providers", await house.database.read(load)))
+
+
+async def get_provider(request: web.Request, caller: Caller) -> web.Response:
+    Query(request)
+    house = services_of(request).house
+    return json_response(await house.database.read(lambda c: _one(house, c, _known(c, house.settings, request))))
+
+
+async def list_provider_services(request: web.Request, caller: Caller) -> web.Response:
+    """The stored catalogue; `quarantined=true` for the rows that are not believed, with the reason."""
+    query = Query(request, "category", "quarantined", paged=True)
+    category, quarantined = query.text("category", 1000), query.flag("quarantined")
+    after, limit = query.cursor, query.limit
+    house = services_of(request).house
+
+    def load(connection: Connection) -> list[RowMapping]:
+        name = _known(connection, house.settings, request)
+        return catalogue.listing(
+            connection, name, category=category, after=after or 0, limit=limit + 1, quarantined=quarantined
+        )
+
+    rows = await house.database.read(load)
+    cursor = query.next_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None
+    return json_response(listing("services", [_row_document(row) for row in rows[:limit]], cursor))
+
+
+def _row_document(row: RowMapping) -> dict[str, object]:
+    typed = catalogue.row_from(row)
+    return {
+        "service": typed.service,
+        "country": typed.country or None,
+        "kind": typed.kind,
+        "name": typed.name,
+        "type": typed.type,
+        "category": typed.category,
+        "subcategory": typed.subcategory or None,
+        "description": typed.description or None,
+        "rate": typed.rate.as_json() if typed.rate is not None else None,
+        "min": typed.minimum,
+        "max": typed.maximum,
+        "refill": typed.refill,
+        "cancel": typed.cancel,
+        "stock": typed.stock,
+        "stock_known": typed.has_stock and typed.stock is not None,
+        "auto_delivery": typed.auto_delivery,
+        "quarantined": row["problem"] is not None,
+        "reason": typed.problem,
+        **times(row, "stock_at", "first_seen_at", "seen_at"),
+    }
+
+
+async def list_ledger(request: web.Request, caller: Caller) -> web.Response:
+    """What the balance said and what orders were charged, newest first; what we pay is negative."""
+    query = Query(request, paged=True)
+    before, limit = query.cursor, query.limit
+    house = services_of(request).house
+
+    def load(connection: Connection) -> list[RowMapping]:
+        name = _known(connection, house.settings, request)
+        return reports.ledger_page(connection, name, before=before, limit=limit + 1)
+
+    rows = await house.database.read(load)
+    cursor = query.next_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None
+    return json_response(listing("ledger", [_ledger_document(row) for row in rows[:limit]], cursor))
+
+
+def _ledger_document(row: RowMapping) -> dict[str, object]:
+    return {
+        "id": row["id"],
+        "kind": row["kind"],
+        "amount": money_of(row["units"], row["currency"]),
+        "order": row["order_id"],
+        "order_number": row["order_number"],
+        "note": row["note"],
+        **times(row, "at"),
+    }
+
+
+async def sync(request: web.Request, caller: Caller) -> web.Response:
+    """`POST …/sync`: the provider as it stands once its catalogue was fetched; 409 when it was not taken over."""
+    services = services_of(request)
+    house = services.house
+    body = await read_body(request)
+
+    async def work(recording: House) -> None:
+        read_optional(EmptyRequest, body)
+        name = await house.database.read(lambda c: _known(c, house.settings, request))
+        settings = house.settings.providers.get(name)
+        if settings is None or not settings.enabled:
+            raise Problem(ProblemKind.CONFLICT, "the provider is not in the config, or not enabled there")
+        refused = await services.sync(name)
+        log.info("sync_asked", provider=name, caller=caller.name, refused=refused)
+        if refused is not None:
+            raise Problem(ProblemKind.CONFLICT, f"the catalogue was not taken over: {refused}")
+        await services.intake.refresh()
+        await recording.database.write(lambda _: name)
+
+    return await once(request, house, caller.name, body, work, lambda c, name: _answer(house, c, name))
+
+
+async def pause(request: web.Request, caller: Caller) -> web.Response:
+    """`POST …/pause`: nothing is bought there any more; what was bought is followed on."""
+    return await _set_paused(request, caller, True)
+
+
+async def resume(request: web.Request, caller: Caller) -> web.Response:
+    return await _set_paused(request, caller, False)
+
+
+async def _set_paused(request: web.Request, caller: Caller, paused: bool) -> web.Response:
+    house = services_of(request).house
+    body = await read_body(request)
+
+    async def work(recording: House) -> None:
+        read_optional(EmptyRequest, body)
+
+        def write(connection: Connection) -> str:
+            name = _known(connection, house.settings, request)
+            catalogue.set_health(connection, name, house.clock.now(), paused=paused)
+            return name
+
+        name = await recording.database.write(write)
+        log.info("provider_paused" if paused else "provider_resumed", provider=name, caller=caller.name)
+        house.wakeups.wake("routing")
+
+    return await once(request, house, caller.name, body, work, lambda c, name: _answer(house, c, name))
+
+
+def _answer(house: House, connection: Connection, name: str) -> Answer:
+    return Answer(200, dumps(_one(house, connection, name)))

@@ -1,0 +1,160 @@
+"""What machines ask: is it alive, is it ready, what does it count.
+
+`/livez` and `/readyz` are open to all who can connect and say nothing of the business. `/metrics` wants a key with
+`read` or `admin`, except from this machine itself (a unix socket, or a loopback peer without forwarding headers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
+from aggregator.domain.money import UNIT
+from aggregator.domain.orders import UNFINISHED
+from aggregator.flow.base import House
+from aggregator.log import get_logger
+from aggregator.storage import catalogue, orders, outbox
+from aggregator.storage.database import Connection
+from aggregator.web.auth import GATE, READERS, is_unix
+from aggregator.web.rendering import json_response
+from aggregator.web.services import WebServices, services_of
+
+log = get_logger()
+
+FRESH_S: Final = 1.0
+"""How long a look at the database counts: probes may come from many sides at once."""
+WRITE_TIMEOUT_S: Final = 3.0
+
+REQUESTS: Final = Counter(
+    "aggregator_http_requests_total", "Requests answered, by route and status.", ["method", "route", "status"]
+)
+REQUEST_SECONDS: Final = Histogram(
+    "aggregator_http_request_seconds",
+    "How long answers took.",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+ORDERS: Final = Gauge("aggregator_orders", "Orders that are not finished, by state.", ["state"])
+UNDELIVERED: Final = Gauge("aggregator_oldest_undelivered_event_seconds", "Age of the oldest event not delivered yet.")
+PROVIDER_UP: Final = Gauge("aggregator_provider_up", "1 while the provider's breaker is closed.", ["provider"])
+BALANCE: Final = Gauge(
+    "aggregator_provider_balance", "The balance that the provider last told.", ["provider", "currency"]
+)
+LOOPS: Final = Gauge("aggregator_loop_age_seconds", "Time since each loop last came round.", ["loop"])
+DATABASE_UP: Final = Gauge("aggregator_database_up", "1 when the last look at the database succeeded.")
+
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+
+
+class Readiness:
+    """Whether the database takes a write; asked at most once a second, however many probes come."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._reason: str | None = None
+
+    async def why_not(self) -> str | None:
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._looked_at >= FRESH_S:
+                self._reason = await self._look()
+                self._looked_at = loop.time()
+            return self._reason
+
+    async def _look(self) -> str | None:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._house.database.write(self._touch)
+        except TimeoutError:
+            return f"the database did not take a write within {WRITE_TIMEOUT_S:g} s"
+        except StorageUnavailable as exc:
+            log.warning("not_ready", reason=str(exc))
+            return "the database cannot be written"
+        return None
+
+    def _touch(self, connection: Connection) -> None:
+        """A write that matters to nobody, but has to reach the disk."""
+        for name in list(self._house.settings.providers)[:1]:
+            catalogue.set_health(connection, name, self._house.clock.now())
+
+
+READINESS: Final = web.AppKey("readiness", Readiness)
+
+
+async def livez(request: web.Request) -> web.Response:
+    """200 while every loop comes round; 503 names those that do not."""
+    services = services_of(request)
+    loops = services.loops()
+    stuck = {name: age for name, age in loops.items() if age > services.loop_limit_s(name)}
+    if stuck:
+        named = ", ".join(f"{name} ({age:.0f} s)" for name, age in sorted(stuck.items()))
+        raise Problem(ProblemKind.UNAVAILABLE, f"these loops did not come round: {named}")
+    return json_response({"status": "ok", "version": services.version})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 while orders can be taken: the database can be written and the daemon is not about to stop."""
+    services = services_of(request)
+    if services.draining():
+        raise Problem(ProblemKind.UNAVAILABLE, "the daemon is stopping")
+    reason = await request.app[READINESS].why_not()
+    if reason is not None:
+        raise Problem(ProblemKind.UNAVAILABLE, reason)
+    return json_response({"status": "ready"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus' text, or OpenMetrics for those that ask for it."""
+    if not _is_local(request):
+        request.app[GATE].admit(request, READERS)
+    await _collect(services_of(request))
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
+
+
+def _is_local(request: web.Request) -> bool:
+    """A peer on this machine. One that forwards for somebody else is not: it stands for them."""
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    if is_unix(request):
+        return True
+    try:
+        return ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return False
+
+
+async def _collect(services: WebServices) -> None:
+    house = services.house
+    for name, age in services.loops().items():
+        LOOPS.labels(name).set(age)
+    for provider in house.settings.providers:
+        PROVIDER_UP.labels(provider).set(house.health.down_reason(provider) is None)
+    try:
+        await house.database.read(partial(_from_database, house))
+    except StorageUnavailable:
+        DATABASE_UP.set(0)
+        ORDERS.clear()
+    else:
+        DATABASE_UP.set(1)
+
+
+def _from_database(house: House, connection: Connection) -> None:
+    counts = orders.counts(connection)
+    for state in UNFINISHED:
+        ORDERS.labels(state).set(counts.get(state, 0))
+    oldest = outbox.oldest_waiting(connection)
+    UNDELIVERED.set((house.clock.now() - oldest).total_seconds() if oldest is not None else 0)
+    for name, row in catalogue.health(connection).items():
+        if row["balance_units"] is not None:
+            # A float: a graph's line, never an amount that anybody computes with.
+            BALANCE.labels(name, row["balance_currency"]).set(row["balance_units"] / UNIT)

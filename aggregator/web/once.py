@@ -1,0 +1,163 @@
+"""Idempotency keys at the door: a request with a known key is answered again, not done again.
+
+The answer is stored in the same transaction as what the request did. One that is still running, and one whose answer
+says to come back later, is not stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, cast
+
+from aiohttp import web
+
+from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.flow.base import House
+from aggregator.storage import idempotency
+from aggregator.storage.database import Connection, Database
+from aggregator.storage.idempotency import Stored
+from aggregator.web.problems import STORED, invalid
+from aggregator.web.rendering import REQUEST_ID, Answer, problem_answer, response
+
+HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
+MAX_KEY: Final = 255
+# draft-ietf-httpapi-idempotency-key-header: a structured-field string; bare keys are what most clients send.
+_QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BARE: Final = re.compile(r"[ -~]+")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One caller's key for one request."""
+
+    owner: str
+    key: str
+    fingerprint: str
+
+
+def key_of(request: web.Request, owner: str, body: bytes) -> Key | None:
+    """The request's Idempotency-Key, or None; Problem naming the header when it is malformed."""
+    values = request.headers.getall(HEADER, [])
+    if not values:
+        return None
+    text = values[0].strip()
+    if quoted := _QUOTED.fullmatch(text):
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif text.startswith('"') or not _BARE.fullmatch(text):
+        text = ""
+    if len(values) > 1 or not 1 <= len(text) <= MAX_KEY:
+        raise invalid(f'must be one key of 1 to {MAX_KEY} printable ASCII characters, bare or in "quotes"', HEADER)
+    return Key(owner, text, idempotency.fingerprint(request.method, request.path, body))
+
+
+class Running:
+    """The keys whose requests are being worked on in this process."""
+
+    def __init__(self) -> None:
+        self._keys: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def only(self, key: Key | None) -> Iterator[None]:
+        """Hold the key while its request runs; Problem 409 when another one holds it."""
+        if key is None:
+            yield
+            return
+        name = (key.owner, key.key)
+        if name in self._keys:
+            raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, f"try again in a moment, with the same {HEADER}")
+        self._keys.add(name)
+        try:
+            yield
+        finally:
+            self._keys.discard(name)
+
+
+RUNNING: Final = web.AppKey("running", Running)
+
+
+async def find(house: House, key: Key) -> Stored | None:
+    """The answer that the key has already; Problem 422 when it belongs to another request."""
+    stored = await house.database.read(lambda c: idempotency.find(c, key.owner, key.key))
+    if stored is not None and stored.fingerprint != key.fingerprint:
+        detail = "this Idempotency-Key was used for another request; use a new key for a new request"
+        raise Problem(ProblemKind.IDEMPOTENCY_MISMATCH, detail, HEADER)
+    return stored
+
+
+def replayed(stored: Stored) -> web.Response:
+    headers = dict(REPLAYED)
+    if stored.status == 201:
+        headers["Location"] = f"/v1/orders/{json.loads(stored.body)['id']}"
+    return response(Answer(stored.status, stored.body, headers))
+
+
+class _Recording:
+    """A database whose writes keep the request's answer in their own transaction."""
+
+    def __init__(self, inner: Database, render: Callable[[Connection, Any], Answer], house: House, key: Key | None):
+        self.kind = inner.kind
+        self._inner = inner
+        self._render = render
+        self._house = house
+        self._key = key
+        self.answer: Answer | None = None
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._inner.read(work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        def both(connection: Connection) -> tuple[T, Answer]:
+            result = work(connection)
+            answer = self._render(connection, result)
+            if self._key is not None:
+                _keep(connection, self._house, self._key, answer)
+            return result, answer
+
+        result, self.answer = await self._inner.write(both)
+        return result
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _keep(connection: Connection, house: House, key: Key, answer: Answer) -> None:
+    stored = Stored(key.fingerprint, answer.status, answer.body)
+    if not idempotency.keep(connection, key.owner, key.key, stored, house.clock.now()):
+        # Another process took the key in between.
+        raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, f"try again in a moment, with the same {HEADER}")
+
+
+async def once(
+    request: web.Request,
+    house: House,
+    owner: str,
+    body: bytes,
+    work: Callable[[House], Awaitable[object]],
+    render: Callable[[Connection, Any], Answer],
+) -> web.Response:
+    """Answer a request that changes something by one write of the house it is given, once per Idempotency-Key.
+
+    `render` makes the answer of what the write returned, inside the write's transaction.
+    """
+    key = key_of(request, owner, body)
+    with request.app[RUNNING].only(key):
+        if key is not None and (stored := await find(house, key)) is not None:
+            return replayed(stored)
+        recording = _Recording(house.database, render, house, key)
+        try:
+            await work(replace(house, database=cast(Database, recording)))
+        except Problem as problem:
+            if key is None or problem.kind not in STORED:
+                raise
+            refusal = problem_answer(problem, request[REQUEST_ID])
+            await house.database.write(lambda c: _keep(c, house, key, refusal))
+            return response(refusal)
+        assert recording.answer is not None, "the work wrote nothing"
+        return response(recording.answer)

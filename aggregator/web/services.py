@@ -1,0 +1,45 @@
+"""What the daemon hands to the doors, and where a handler finds it.
+
+Nothing here decides anything; the daemon builds a WebServices, `server.create_app` puts it into the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from aggregator.flow.base import House
+from aggregator.flow.intake import Intake
+
+LOOP_LIMIT_S: Final = 30.0
+"""A loop that has not come round for so long is stuck."""
+
+
+def usual_loop_limit_s(_name: str) -> float:
+    return LOOP_LIMIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class WebServices:
+    """Everything the doors may use."""
+
+    house: House
+    intake: Intake
+    loops: Callable[[], Mapping[str, float]]
+    """Stage name to seconds since it last came round."""
+    draining: Callable[[], bool]
+    sync: Callable[[str], Awaitable[str | None]]
+    """Fetch a provider's catalogue now; why it was not taken over, or None."""
+    version: str
+    loop_limit_s: Callable[[str], float] = usual_loop_limit_s
+    """How old a loop of this name may get before `/livez` fails."""
+
+
+SERVICES: Final = web.AppKey("services", WebServices)
+
+
+def services_of(request: web.Request) -> WebServices:
+    return request.app[SERVICES]

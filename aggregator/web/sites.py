@@ -1,0 +1,108 @@
+"""Opens the doors: TCP, unix sockets, and sockets that were passed in.
+
+A unix socket's file that a dead daemon left is removed; one that somebody listens on is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from aggregator.config import Address, TcpAddress
+
+KEEPALIVE_S: Final = 75.0
+SHUTDOWN_S: Final = 10.0
+"""How long answers that are under way may take once the doors close."""
+_BACKLOG: Final = 1024
+_SOCKET_UMASK: Final = 0o117
+"""Owner and group may connect: without keys whoever can is the admin."""
+
+
+class _WithoutItsWords(logging.Filter):
+    """What is not HTTP at all is told in one line, and not quoted: aiohttp would log its URL, query and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+            record.exc_info = record.exc_text = None
+            record.msg, record.args = "malformed_http_request", ()
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
+_SERVER_LOG: Final = logging.getLogger("aggregator.http")
+_SERVER_LOG.addFilter(_WithoutItsWords())
+
+
+async def start_sites(app: web.Application, listen: Iterable[Address | socket.socket]) -> web.AppRunner:
+    """Serve the application at all of these; OSError, and nothing is left open, when one cannot be had.
+
+    A client that goes away cancels nothing: an order that is being taken is taken.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_SERVER_LOG,
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=SHUTDOWN_S,
+        handler_cancellation=False,
+    )
+    await runner.setup()
+    try:
+        for address in listen:
+            await _site(runner, address).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def _site(runner: web.AppRunner, address: Address | socket.socket) -> web.BaseSite:
+    if isinstance(address, socket.socket):
+        return web.SockSite(runner, address, backlog=_BACKLOG)
+    if isinstance(address, TcpAddress):
+        return web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
+    return web.SockSite(runner, _unix_socket(address.path), backlog=_BACKLOG)
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    _clear(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Bound under the narrow mask, so that there is no moment in which others may connect.
+    before = os.umask(_SOCKET_UMASK)
+    try:
+        listening.bind(os.fspath(path))
+    except OSError as exc:
+        listening.close()
+        raise OSError(exc.errno, f"cannot listen on unix:{path}: {exc.strerror}") from exc
+    finally:
+        os.umask(before)
+    listening.setblocking(False)
+    return listening
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket's file that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, f"cannot listen on unix:{path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+    raise OSError(errno.EADDRINUSE, f"cannot listen on unix:{path}: another process does")
