@@ -1,0 +1,155 @@
+"""Fixtures for all tests: databases of both kinds, a clock that stands still, and a seed that repeats a run.
+
+Every test that used a database ends with the check of the design's invariants on it; one that breaks them on purpose
+says so with `@pytest.mark.corrupts_database`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from hypothesis import settings
+
+from aggregator.domain.clock import ManualClock
+from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
+from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
+from tests.support.postgres import PostgresServer
+
+settings.register_profile("aggregator", deadline=None, derandomize=False, print_blob=True)
+settings.load_profile("aggregator")
+
+_GIVEN_SEED = os.environ.get("AGGREGATOR_TEST_SEED")
+SEED = int(_GIVEN_SEED) if _GIVEN_SEED else random.SystemRandom().getrandbits(32)
+_SEED_LINE = f"random seed: {SEED} (AGGREGATOR_TEST_SEED={SEED} repeats this run)"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "corrupts_database: breaks the invariants of its database on purpose")
+    config.addinivalue_line("markers", "prunes_database: removes old rows, which leaves holes in the feed's positions")
+    if _GIVEN_SEED and not config.getoption("--hypothesis-seed", None):
+        config.option.hypothesis_seed = _GIVEN_SEED
+
+
+def pytest_report_header() -> str:
+    return _SEED_LINE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # `-q` hides the header, and the seed is wanted most where something failed.
+    if not terminalreporter.showheader:
+        terminalreporter.write_line(_SEED_LINE)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    random.seed(f"{SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when the test says so."""
+    return ManualClock(datetime(2026, 11, 21, 18, 0, tzinfo=UTC))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, started by the first test that needs one and ended with the run."""
+    server = PostgresServer()
+    atexit.register(server.remove)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+        atexit.unregister(server.remove)
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: PostgresServer) -> str:
+    name = postgres_server.create()
+    apart(lambda: migrated(postgres_server.url(name)))
+    return name
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "aggregator.db"
+    apart(lambda: migrated(sqlite_url(path)))
+    return path
+
+
+def _checked(request: pytest.FixtureRequest, url: str) -> None:
+    if request.node.get_closest_marker("corrupts_database") is None:
+        broken = violations(url, pruned=request.node.get_closest_marker("prunes_database") is not None)
+        assert not broken, "the test left its database in a wrong state:\n" + "\n".join(broken)
+
+
+def _fresh_postgres(request: pytest.FixtureRequest, template: str | None) -> Iterator[str]:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.create(template=template)
+    try:
+        yield server.url(name)
+        _checked(request, server.url(name))
+    finally:
+        server.drop(name)
+
+
+@pytest.fixture
+def sqlite_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh, migrated SQLite file."""
+    url = copy_sqlite(request.getfixturevalue("_sqlite_template"), tmp_path / "aggregator.db")
+    yield url
+    _checked(request, url)
+
+
+@pytest.fixture
+def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a fresh, migrated PostgreSQL database."""
+    yield from _fresh_postgres(request, request.getfixturevalue("_postgres_template"))
+
+
+@pytest.fixture(params=KINDS)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, migrated database; the test runs once on each kind."""
+    url: str = request.getfixturevalue("sqlite_database_url" if request.param == "sqlite" else "postgres_database_url")
+    return url
+
+
+@pytest.fixture(params=KINDS)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without any table, on each kind; for SQLite a file that does not exist yet."""
+    if request.param == "postgresql":
+        yield from _fresh_postgres(request, None)
+        return
+    url = sqlite_url(tmp_path / "aggregator.db")
+    yield url
+    _checked(request, url)
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A fresh, migrated, open database; the test runs once on each kind."""
+    async with opened(database_url) as open_one:
+        yield open_one
+
+
+@pytest_asyncio.fixture
+async def sqlite_database(sqlite_database_url: str) -> AsyncIterator[SqliteDatabase]:
+    async with opened(sqlite_database_url) as open_one:
+        assert isinstance(open_one, SqliteDatabase)
+        yield open_one
+
+
+@pytest_asyncio.fixture
+async def postgres_database(postgres_database_url: str) -> AsyncIterator[PostgresDatabase]:
+    async with opened(postgres_database_url) as open_one:
+        assert isinstance(open_one, PostgresDatabase)
+        yield open_one

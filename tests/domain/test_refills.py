@@ -1,0 +1,120 @@
+"""Drops and refills: what is lost, when that is enough, and every reason not to ask."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.domain.orders import OrderState
+from aggregator.domain.refills import OPEN, Refill, RefillState, drop, dropped_enough, refusal
+from tests.support.examples import NOW, a_bought_order, a_completed_order, a_refill, a_refill_policy
+
+DAY = timedelta(days=1)
+POLICY = a_refill_policy()
+
+
+def at(days: float) -> timedelta:
+    return timedelta(days=days)
+
+
+def why_not(days: float, *refills: Refill, offered: bool = True) -> str | None:
+    """Why an order that was completed `days` ago may not be refilled."""
+    return refusal(a_completed_order(), refills, POLICY, NOW + at(days), offered=offered)
+
+
+@pytest.mark.parametrize(("remains", "lost"), [(None, None), (0, 0), (157, 157), (-3, 0), (1200, 1000)])
+def test_a_drop_is_what_the_provider_owes_again_between_nothing_and_all(remains: int | None, lost: int | None) -> None:
+    assert drop(a_completed_order(remains=remains)) == lost
+
+
+def test_an_order_that_is_not_completed_has_no_drop() -> None:
+    assert drop(a_bought_order(remains=500)) is None
+    assert drop(a_completed_order(state=OrderState.PARTIAL, remains=500)) is None
+
+
+@pytest.mark.parametrize(
+    ("quantity", "lost", "enough"),
+    [
+        (1000, 49, False),
+        (1000, 50, True),
+        (1000, 0, False),
+        (10, 0, False),
+        (10, 1, True),
+        (30, 1, False),
+        (20, 1, True),
+    ],
+)
+def test_the_threshold_is_a_percentage_of_the_quantity(quantity: int, lost: int, enough: bool) -> None:
+    assert dropped_enough(a_completed_order(quantity=quantity), lost, POLICY) is enough
+
+
+def test_nothing_lost_is_never_enough() -> None:
+    assert not dropped_enough(a_completed_order(), 0, a_refill_policy(drop_percent=0))
+
+
+def test_a_completed_order_of_some_age_may_be_refilled() -> None:
+    assert why_not(1) is None
+    assert why_not(30) is None
+
+
+@pytest.mark.parametrize("state", sorted(set(OrderState) - {OrderState.COMPLETED}))
+def test_only_a_completed_order_is_refilled(state: OrderState) -> None:
+    order = a_completed_order(state=state)
+    assert f"the order is {state}" in str(refusal(order, (), POLICY, NOW + DAY, offered=True))
+
+
+def test_a_provider_without_refills_is_not_asked() -> None:
+    assert why_not(1, offered=False) == "the provider gives no refills for this service"
+
+
+def test_an_order_younger_than_its_least_age_waits() -> None:
+    assert "less than" in str(why_not(0.999))
+
+
+def test_the_window_ends() -> None:
+    assert why_not(30.001) == "the refill window of 30 days, 0:00:00 is over"
+
+
+@pytest.mark.parametrize("state", sorted(OPEN))
+def test_a_refill_that_runs_is_not_doubled(state: RefillState) -> None:
+    assert why_not(20, a_refill(state=state)) == "a refill is running"
+
+
+@pytest.mark.parametrize("state", sorted(set(RefillState) - OPEN))
+def test_the_cooldown_counts_from_the_last_request_whatever_came_of_it(state: RefillState) -> None:
+    asked = a_refill(state=state, requested_at=NOW + at(5))
+    older = a_refill(state=state, requested_at=NOW + at(2))
+    assert "less than" in str(why_not(5.999, asked, older))
+    assert "less than" in str(why_not(5.999, older, asked))
+    assert why_not(6, asked, older) is None
+
+
+def test_after_the_last_refill_no_more() -> None:
+    had = [a_refill(requested_at=NOW + at(day)) for day in range(1, 6)]
+    assert why_not(20, *had[:4]) is None
+    assert why_not(20, *had) == "the order had its 5 refills"
+
+
+def test_a_rejected_refill_does_not_use_up_the_guarantee() -> None:
+    assert why_not(20, *[a_refill(state=RefillState.REJECTED)] * 9) is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.sampled_from(RefillState)), max_size=7),
+    st.floats(-1, 45),
+    st.booleans(),
+)
+def test_whatever_came_before_a_refill_is_asked_for_only_within_the_rules(
+    history: list[tuple[float, RefillState]], days: float, offered: bool
+) -> None:
+    refills = [a_refill(state=state, requested_at=NOW + at(day)) for day, state in history]
+    now = NOW + at(days)
+    if refusal(a_completed_order(), refills, POLICY, now, offered=offered) is None:
+        assert offered
+        assert POLICY.min_age <= now - NOW <= POLICY.window
+        assert all(now - refill.requested_at >= POLICY.cooldown for refill in refills)
+        assert not {refill.state for refill in refills} & OPEN
+        assert sum(refill.state is RefillState.COMPLETED for refill in refills) < POLICY.max_refills

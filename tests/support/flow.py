@@ -1,0 +1,400 @@
+"""A whole street for the flow's tests: the sandbox's providers on loopback, one house, and every stage driven by hand.
+
+Nothing ticks and nothing sleeps. The house and the sandbox share one clock that only the test moves; `settle` runs the
+stages until nothing is due at this instant. When it closes, what the providers really sold is held against the journal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import yaml
+from aiohttp import web
+from sqlalchemy import Connection, RowMapping, select
+
+from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import Problem, StorageUnavailable
+from aggregator.domain.ids import OrderId
+from aggregator.domain.numbers import Number
+from aggregator.domain.orders import FINAL, Order, OrderState
+from aggregator.domain.refills import Refill
+from aggregator.flow.base import House, Stage
+from aggregator.flow.catalogue_sync import CatalogueSync
+from aggregator.flow.intake import Intake, NewOrder
+from aggregator.flow.placement import Placement
+from aggregator.flow.polling import Polling
+from aggregator.flow.reconcile import Reconcile
+from aggregator.flow.refilling import Refilling
+from aggregator.flow.routing import Routing
+from aggregator.flow.sequencing import Sequencing
+from aggregator.flow.sms_watch import SmsWatch
+from aggregator.outbound import Outbound
+from aggregator.sandbox.account import Account
+from aggregator.sandbox.faults import FaultRule
+from aggregator.sandbox.ledger import Entry
+from aggregator.sandbox.numbers import Number as SandboxNumber
+from aggregator.sandbox.orders import Order as SandboxOrder
+from aggregator.sandbox.server import create_app
+from aggregator.sandbox.world import World
+from aggregator.storage import attempts, catalogue, claims, deliverables, numbers, refills
+from aggregator.storage import orders as order_store
+from aggregator.storage.database import Database
+from aggregator.storage.tables import CLAIMED, events
+from tests.support.house import make_house
+
+T = TypeVar("T")
+
+MOST_ROUNDS: Final = 200
+"""A street that is still busy after so many rounds at one instant spins."""
+PROVIDERS: Final = {"smmplus": "panel_v2", "smmcheap": "panel_v2", "hstock": "hstockplus"}
+
+
+def smm(*offers: str, **settings: Any) -> dict[str, Any]:
+    """A panel service with offers as `provider/service`."""
+    return {"kind": "smm", "offers": [_offer(offer, "service") for offer in offers], **settings}
+
+
+def product(*offers: str, **settings: Any) -> dict[str, Any]:
+    return {"kind": "product", "offers": [_offer(offer, "service") for offer in offers], **settings}
+
+
+def sms(*offers: str, **settings: Any) -> dict[str, Any]:
+    """A service of numbers with offers as `provider/project` or `provider/project/country`."""
+    return {"kind": "sms", "offers": [_offer(offer, "project") for offer in offers], **settings}
+
+
+def _offer(text: str, what: str) -> dict[str, str]:
+    provider, wanted, *country = text.split("/")
+    return {"provider": provider, what: wanted, **({"country": country[0]} if country else {})}
+
+
+class ShakyDatabase:
+    """The database of a test, with writes that fail when the test says so."""
+
+    def __init__(self, real: Database) -> None:
+        self._real = real
+        self.kind = real.kind
+        self.refuse = 0
+        """So many writes are refused before anything is written."""
+        self.forget = 0
+        """So many writes are carried out, and then their answer is lost."""
+        self.writes = 0
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        return await self._real.read(work)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        self.writes += 1
+        if self.refuse:
+            self.refuse -= 1
+            raise StorageUnavailable("the disk is full, says the test")
+        result = await self._real.write(work)
+        if self.forget:
+            self.forget -= 1
+            raise StorageUnavailable("the connection is gone, says the test")
+        return result
+
+    async def close(self) -> None:
+        await self._real.close()
+
+
+class Street:
+    """Providers, house and stages. `restart` is a new run of the daemon over the same database and providers."""
+
+    def __init__(
+        self, database: Database, clock: ManualClock, folder: Path, world: World, outbound: Outbound, config: str
+    ) -> None:
+        self.clock = clock
+        self.world = world
+        self.database = ShakyDatabase(database)
+        self.audited = True
+        """Whether what was sold is held against the journal at the end; a test that lies to `resolve` says False."""
+        self._folder = folder
+        self._outbound = outbound
+        self._config = config
+        self._build()
+
+    def _build(self) -> None:
+        self.house: House = make_house(self.database, self.clock, self._folder, self._config, outbound=self._outbound)
+        self.routing = Routing(self.house)
+        self.intake = Intake(self.house)
+        self.placement = Placement(self.house)
+        self.polling = Polling(self.house)
+        self.reconcile = Reconcile(self.house)
+        self.refilling = Refilling(self.house)
+        self.sms_watch = SmsWatch(self.house)
+        self.sync = CatalogueSync(self.house, synced=self.routing.sync_ended)
+        self.sequencing = Sequencing(self.house)
+        self.stages: tuple[Stage, ...] = (
+            self.reconcile,
+            self.routing,
+            self.placement,
+            self.polling,
+            self.sms_watch,
+            self.refilling,
+            self.sequencing,
+        )
+
+    async def begin(self) -> None:
+        """What a daemon does at its start, in the daemon's order, and the first sync."""
+        now, names = self.clock.now(), list(self.house.settings.providers)
+        await self.database.write(lambda c: claims.void_all(c, CLAIMED))
+        await self.database.write(lambda c: catalogue.ensure_providers(c, names, now))
+        await self.house.health.load()
+        await self.intake.refresh()
+        await self.reconcile.run_once()
+
+    async def synced(self) -> None:
+        """Catalogues and balances are read."""
+        await self.sync.run_once()
+        await self.sync.idle()
+        await self.intake.refresh()
+
+    async def restart(self, *, synced: bool = True) -> None:
+        """The daemon died; another one begins."""
+        sealer = self.house.sealer
+        self._build()
+        object.__setattr__(self.house, "sealer", sealer)
+        await self.begin()
+        if synced:
+            await self.synced()
+
+    async def close(self) -> None:
+        for stage in (*self.stages, self.sync):
+            await stage.stop(0)
+        if self.audited:
+            await self.audit()
+
+    # --- time ---
+
+    async def tick(self) -> int:
+        """Every stage once, each to its end; how much was begun."""
+        begun = 0
+        for stage in self.stages:
+            begun += await stage.run_once()
+            await stage.idle()
+        return begun
+
+    async def settle(self) -> None:
+        """Run the stages until nothing more is due at this instant."""
+        for _ in range(MOST_ROUNDS):
+            if not await self.tick():
+                return
+        raise AssertionError(f"the stages still find work after {MOST_ROUNDS} rounds at one instant")
+
+    async def advance(self, seconds: float, *, step: float | None = None) -> None:
+        """Let time pass, at once or in steps, and do what is due by then."""
+        left = seconds
+        while left > 0:
+            passed = min(left, step or left)
+            self.clock.advance(passed)
+            left -= passed
+            await self.settle()
+
+    async def until(self, number: int, *states: OrderState, most_s: float = 3600, step: float = 15) -> Order:
+        """Let time pass until the order is in one of these states (any final one when none is named)."""
+        wanted = states or tuple(FINAL)
+        for _ in range(int(most_s // step) + 1):
+            order = await self.order(number)
+            if order.state in wanted:
+                return order
+            await self.advance(step)
+        raise AssertionError(f"order {number} is {order.state} after {most_s} s, not {', '.join(wanted)}")
+
+    # --- what callers do ---
+
+    def wish(self, service: str, quantity: int | None = 1000, link: str | None = None, **fields: Any) -> NewOrder:
+        return NewOrder("shop", service, quantity, link, **fields)
+
+    async def take(
+        self, service: str, quantity: int | None = 1000, link: str | None = "https://example.com/a", **fields: Any
+    ) -> Order:
+        """An order that was accepted."""
+        (result,) = (await self.intake.take([self.wish(service, quantity, link, **fields)])).results
+        assert isinstance(result, Order), result
+        return result
+
+    async def bought(self, service: str, quantity: int | None = 1000, **fields: Any) -> Order:
+        """An order that some provider took."""
+        order = await self.take(service, quantity, **fields)
+        await self.settle()
+        bought = await self.order(order.number)
+        assert bought.provider_order, f"{bought.state}: {bought.error_detail}"
+        return bought
+
+    async def refused(self, wish: NewOrder) -> Problem:
+        """Why an order was not accepted; nothing of it is stored."""
+        before = await self.count()
+        (result,) = (await self.intake.take([wish])).results
+        assert isinstance(result, Problem), result
+        assert await self.count() == before
+        return result
+
+    # --- what is stored ---
+
+    async def count(self) -> int:
+        found = await self.database.read(lambda c: order_store.page(c, order_store.Filters(), before=None, limit=5000))
+        return len(found)
+
+    async def order(self, number: int) -> Order:
+        order = await self.database.read(lambda c: order_store.load(c, number))
+        assert order is not None
+        return order
+
+    async def orders(self) -> list[Order]:
+        found = await self.database.read(lambda c: order_store.page(c, order_store.Filters(), before=None, limit=5000))
+        return sorted(found, key=lambda order: order.number)
+
+    async def attempts(self, number: int) -> Sequence[RowMapping]:
+        return await self.database.read(lambda c: attempts.of_order(c, number))
+
+    async def events(self, number: int) -> list[str]:
+        """Types of an order's events, in order."""
+        return [event["type"] for event in await self.told(number)]
+
+    async def told(self, number: int, only: str | None = None) -> list[dict[str, Any]]:
+        """Bodies of an order's events, in order."""
+        query = select(events.c.body, events.c.type).where(events.c.order_number == number).order_by(events.c.sequence)
+        rows = await self.database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
+        return [json.loads(body) for body, kind in rows if only in (None, kind)]
+
+    async def general_events(self) -> list[str]:
+        query = select(events.c.type).where(events.c.order_number.is_(None)).order_by(events.c.seq)
+        return await self.database.read(lambda c: [row[0] for row in c.execute(query)])
+
+    async def numbers(self, order: Order) -> tuple[Number, ...]:
+        owners: Mapping[int, OrderId] = {order.number: order.id}
+        return (await self.database.read(lambda c: numbers.of_orders(c, owners))).get(order.id, ())
+
+    async def refills(self, order: Order) -> tuple[Refill, ...]:
+        owners: Mapping[int, OrderId] = {order.number: order.id}
+        return (await self.database.read(lambda c: refills.of_orders(c, owners))).get(order.id, ())
+
+    async def accounts(self, order: Order) -> list[str]:
+        return await self.database.read(lambda c: deliverables.read(c, self.house.sealer, order.number))
+
+    async def column(self, table: Any, key: int, name: str) -> Any:
+        """One column of an order's, number's or refill's row."""
+        identity = table.primary_key.columns.values()[0]
+        query = select(table.c[name]).where(identity == key)
+        return await self.database.read(lambda c: c.execute(query).scalar_one())
+
+    # --- what the providers did ---
+
+    def account(self, name: str) -> Account:
+        return self.world.accounts[name]
+
+    def upstream(self, order: Order) -> SandboxOrder:
+        """The order as the provider has it."""
+        assert order.provider is not None
+        assert order.provider_order is not None
+        return self.account(order.provider).orders[order.provider_order]
+
+    def rented(self, number: Number) -> SandboxNumber:
+        return self.account(number.provider).numbers[number.provider_order]
+
+    def purchases(self, *accounts: str) -> list[Entry]:
+        """What was really sold."""
+        return [
+            entry
+            for entry in self.world.ledger.entries()
+            if entry.action in ("add", "add_sms") and (not accounts or entry.account in accounts)
+        ]
+
+    def refills_asked(self) -> list[Entry]:
+        """Refills that the providers accepted."""
+        return [entry for entry in self.world.ledger.entries() if entry.action == "refill"]
+
+    def calls(self, account: str, action: str) -> int:
+        """Calls of an action so far, refused and faulted ones too."""
+        shown: Any = self.world.calls.shown()
+        count = shown.get(account, {}).get("actions", {}).get(action, {}).get("calls", 0)
+        assert isinstance(count, int)
+        return count
+
+    def ids_asked(self, account: str, action: str = "status") -> list[int]:
+        """How many ids each call carried."""
+        shown: Any = self.world.calls.shown()
+        found = shown.get(account, {}).get("actions", {}).get(action, {}).get("id_counts", [])
+        return list(found)
+
+    def break_with(self, *rules: FaultRule) -> None:
+        self.world.faults.replace(rules)
+
+    def hurry(self, provider: str, timeout_s: float = 0.25) -> None:
+        """Wait only so long for this provider, in real seconds."""
+        gateway = self.house.gateways[provider]
+        gateway.settings = gateway.settings.model_copy(update={"timeout_s": timeout_s})
+
+    async def audit(self) -> None:
+        """Invariants 2 and 3 against the only witness that cannot be fooled: every purchase that a provider accepted
+        is a known attempt of one order, no order was bought twice, and what counts as bought really was."""
+        known: dict[str, RowMapping] = {}
+        for order in await self.orders():
+            known |= {row["id"]: row for row in await self.attempts(order.number)}
+        per_order: Counter[int] = Counter()
+        for entry in self.purchases():
+            row = known.get(entry.idempotency_key or "")
+            assert row is not None, f"nobody knows of the purchase {entry}"
+            assert row["state"] in ("placed", "unclear", "placing"), f"{row['state']}, but it was sold: {entry}"
+            assert row["state"] != "placed" or row["provider_order"] == entry.order, (row["provider_order"], entry)
+            per_order[row["order_number"]] += 1
+        doubled = [number for number, count in per_order.items() if count > 1]
+        assert not doubled, f"bought twice: {doubled}"
+        sold = {entry.idempotency_key for entry in self.purchases()}
+        invented = [row["id"] for row in known.values() if row["state"] == "placed" and row["id"] not in sold]
+        assert not invented, f"placed, but never sold: {invented}"
+
+
+@asynccontextmanager
+async def a_street(
+    database: Database,
+    clock: ManualClock,
+    folder: Path,
+    services: Mapping[str, Any],
+    *,
+    seed: int = 1,
+    synced: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    **providers: Mapping[str, Any],
+) -> AsyncIterator[Street]:
+    """A street with these services; `providers` change the settings of one of them, `settings` the whole config."""
+    world = World(seed=seed, clock=lambda: clock.now().timestamp())
+    runner = web.AppRunner(create_app(world), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        config = {
+            "providers": {
+                name: {
+                    "dialect": dialect,
+                    "url": f"http://{host}:{port}/{name}/api/v2",
+                    "api_key": f"sandbox-{name}-key",
+                    "requests_per_second": 0,
+                    **providers.get(name, {}),
+                }
+                for name, dialect in PROVIDERS.items()
+            },
+            "services": dict(services),
+            **(settings or {}),
+        }
+        async with Outbound() as outbound:
+            street = Street(database, clock, folder, world, outbound, yaml.safe_dump(config))
+            await street.begin()
+            if synced:
+                await street.synced()
+            try:
+                yield street
+            except BaseException:
+                street.audited = False
+                raise
+            finally:
+                await street.close()
+    finally:
+        await runner.cleanup()
