@@ -196,6 +196,7 @@ async def _build(
             draining=draining.is_set,
             sync=lambda name: sync.sync(house.gateways[name]),
             version=__version__,
+            loop_limit_s=_limit,
         )
     )
     runner = await start_sites(app, settings.listen)

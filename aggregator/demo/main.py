@@ -185,7 +185,7 @@ class Demo:
         self._screen.say(f"  curl {auth} {url}/v1/orders/2/attempts      # why it fell over")
         self._screen.say(f"  curl {auth} {url}/v1/orders/4/delivery      # the accounts, opened")
         self._screen.say(f"  curl {auth} {url}/v1/providers")
-        self._screen.say(f"  curl {auth} -d '{body}' {url}/v1/orders")
+        self._screen.say(f"  curl {auth} --json '{body}' {url}/v1/orders")
         self._screen.say(f"  curl {sandbox}/control/ledger               # what the providers really took")
         self._screen.say(f"  kill -9 {supervisor.pid}                    # the demo starts it again; nothing is lost")
         self._screen.say("Ctrl-C ends everything.")

@@ -26,7 +26,9 @@ def uuid7_hex(now: datetime, random_bits: RandomBits = secrets.randbits) -> str:
     """A UUIDv7 without dashes: 48 bits of milliseconds, then version, variant and 74 random bits."""
     # In whole numbers: a float of seconds times 1000 falls short of the millisecond every now and then.
     milliseconds = (now - _EPOCH) // _MILLISECOND & ((1 << 48) - 1)
-    value = milliseconds << 80 | 0x7 << 76 | random_bits(12) << 64 | 0b10 << 62 | random_bits(62)
+    # One draw, not two: each call into the system's source gives other threads the interpreter.
+    drawn = random_bits(74)
+    value = milliseconds << 80 | 0x7 << 76 | (drawn >> 62) << 64 | 0b10 << 62 | drawn & ((1 << 62) - 1)
     return f"{value:032x}"
 
 

@@ -38,7 +38,7 @@ class Sequencing:
             )
             total += taken
             if taken:
-                self._house.wakeups.wake("delivery")
+                self._house.wakeups.wake("delivery", "feed")
             if taken < BATCH:
                 break
         return total

@@ -94,6 +94,7 @@ class SqliteDatabase:
         self.path = Path(url.database or "")
         engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
+            hide_parameters=True,  # links and parameters do not belong in an error's text
             pool_size=1,
             max_overflow=0,
             connect_args={"check_same_thread": False, "cached_statements": 512},
@@ -103,7 +104,7 @@ class SqliteDatabase:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._engine: Engine = engine
         self._readers: AsyncEngine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4
+            url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4, hide_parameters=True
         )
         event.listen(self._readers.sync_engine, "connect", _pragmas)
         event.listen(self._readers.sync_engine, "connect", _read_only)
@@ -137,6 +138,7 @@ class PostgresDatabase:
     def __init__(self, url: URL) -> None:
         self._engine: AsyncEngine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
+            hide_parameters=True,
             pool_size=10,
             max_overflow=10,
             pool_pre_ping=True,

@@ -97,6 +97,13 @@ providers = Table(
     Column("next_catalogue_at", Instant),
     Column("batch_mode", String(16)),
     Column("updated_at", Instant, nullable=False),
+    # The books: the last reading that everything explained, and the ledger's row of it.
+    Column("anchor_id", BigInteger),
+    Column("anchor_units", BigInteger),
+    Column("difference_units", BigInteger),
+    Column("difference_seen", Integer, nullable=False, server_default="0"),
+    Column("debits_seen", Integer, nullable=False, server_default="0"),
+    Column("next_evidence_at", Instant),
     CheckConstraint("failures >= 0", name="failures"),
 )
 
@@ -212,6 +219,8 @@ orders = Table(
     partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
     partial_index("ix_orders_unclear", "number", where="state IN ('placing', 'unclear')"),
     Index("ix_orders_owner", "owner", "number"),
+    Index("ix_orders_created", "created_at"),
+    partial_index("ix_orders_owner_open", "owner", where="finished_at IS NULL"),
     Index("ix_orders_state", "state", "number"),
     Index("ix_orders_service", "service", "number"),
     partial_index("ix_orders_reference", "reference", where="reference IS NOT NULL"),
@@ -246,6 +255,8 @@ attempts = Table(
     Column("created_at", Instant, nullable=False),
     Column("sent_at", Instant),
     Column("finished_at", Instant),
+    Column("resends", Integer, nullable=False, server_default="0"),
+    Column("next_resend_at", Instant),
     *claim_columns(),
     UniqueConstraint("order_number", "ordinal"),
     CheckConstraint(one_of("state", ATTEMPT_STATES), name="state"),

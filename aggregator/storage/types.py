@@ -43,7 +43,8 @@ class Instant(TypeDecorator[datetime]):
             # back without a zone.
             instant: datetime = value.replace(tzinfo=UTC) if value.tzinfo is None else require_utc(value)
             return instant
-        return _EPOCH + value * _MICROSECOND
+        stored: int = value
+        return _EPOCH + stored * _MICROSECOND
 
 
 class JsonText(TypeDecorator[Any]):

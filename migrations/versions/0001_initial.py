@@ -93,7 +93,16 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_orders_id")),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_orders_created", "orders", ["created_at"], unique=False)
     op.create_index("ix_orders_owner", "orders", ["owner", "number"], unique=False)
+    op.create_index(
+        "ix_orders_owner_open",
+        "orders",
+        ["owner"],
+        unique=False,
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.create_index(
         "ix_orders_parent",
         "orders",
