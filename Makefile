@@ -68,7 +68,7 @@ demo: $(VENV)/.run ## sandbox, daemon, webhook listener and a few orders, live; 
 
 .PHONY: test
 test: $(VENV)/.dev ## all tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev locks ## lint, format, types, import rules, migrations match the tables

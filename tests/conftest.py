@@ -27,6 +27,8 @@ settings.load_profile("aggregator")
 
 _GIVEN_SEED = os.environ.get("AGGREGATOR_TEST_SEED")
 SEED = int(_GIVEN_SEED) if _GIVEN_SEED else random.SystemRandom().getrandbits(32)
+# Workers of a parallel run are told the seed by their environment.
+os.environ["AGGREGATOR_TEST_SEED"] = str(SEED)
 _SEED_LINE = f"random seed: {SEED} (AGGREGATOR_TEST_SEED={SEED} repeats this run)"
 
 

@@ -56,11 +56,13 @@ class CatalogueSync:
         now = self._house.clock.now()
         begun = 0
         for column, work in (("next_catalogue_at", self._sync), ("next_balance_at", self._balance)):
+            # What ends while the database is read looks due in what was read, and is not.
+            busy = set(self._busy)
             due = await self._house.database.read(partial(catalogue.due, column=column, now=now))
             for provider in due:
                 gateway = self._house.gateways.get(provider)
                 key = (column, provider)
-                if gateway is None or not gateway.settings.enabled or key in self._busy:
+                if gateway is None or not gateway.settings.enabled or key in busy | self._busy:
                     continue
                 if key in self._not_before and now < self._not_before[key]:
                     continue

@@ -174,7 +174,9 @@ def _half_even(value: Fraction) -> int:
 
 
 @given(units, st.integers(0, 10**15), st.integers(1, 10**15))
+@example(1, 500, 1000)
 @example(3, 500, 1000)
+@example(-1, 500, 1000)
 @example(MAX_UNITS, 10**15, 10**15)
 @example(1, 10**15 - 1, 10**15)
 @example(9_999_999_999_999_999, 999_999_999_999_999, 10**12)

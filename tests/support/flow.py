@@ -10,12 +10,16 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import pytest
 import yaml
 from aiohttp import web
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.errors import Problem, StorageUnavailable
@@ -40,18 +44,38 @@ from aggregator.sandbox.ledger import Entry
 from aggregator.sandbox.numbers import Number as SandboxNumber
 from aggregator.sandbox.orders import Order as SandboxOrder
 from aggregator.sandbox.server import create_app
+from aggregator.sandbox.service_types import Purchase
 from aggregator.sandbox.world import World
 from aggregator.storage import attempts, catalogue, claims, deliverables, numbers, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
 from aggregator.storage.tables import CLAIMED, events
+from aggregator.storage.tables import attempts as attempts_table
+from aggregator.storage.tables import numbers as numbers_table
+from aggregator.storage.tables import orders as orders_table
+from aggregator.storage.tables import refills as refills_table
 from tests.support.house import make_house
+from tests.support.rows import buy
 
 T = TypeVar("T")
 
 MOST_ROUNDS: Final = 200
 """A street that is still busy after so many rounds at one instant spins."""
+MOST_SHOWN: Final = 60
+"""Log lines shown of a test that failed."""
+_DUE: Final = (
+    orders_table.c.next_route_at,
+    orders_table.c.next_poll_at,
+    orders_table.c.next_refill_at,
+    numbers_table.c.next_check_at,
+    refills_table.c.next_poll_at,
+    *(table.c.claimed_until for table in (orders_table, attempts_table, numbers_table, refills_table)),
+)
 PROVIDERS: Final = {"smmplus": "panel_v2", "smmcheap": "panel_v2", "hstock": "hstockplus"}
+
+
+on_sqlite: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests that vary what providers say and not what is done to the database: one kind of it is enough."""
 
 
 def smm(*offers: str, **settings: Any) -> dict[str, Any]:
@@ -114,6 +138,8 @@ class Street:
         self.database = ShakyDatabase(database)
         self.audited = True
         """Whether what was sold is held against the journal at the end; a test that lies to `resolve` says False."""
+        self.said: list[EventDict] = []
+        """What was logged."""
         self._folder = folder
         self._outbound = outbound
         self._config = config
@@ -187,24 +213,45 @@ class Street:
                 return
         raise AssertionError(f"the stages still find work after {MOST_ROUNDS} rounds at one instant")
 
-    async def advance(self, seconds: float, *, step: float | None = None) -> None:
-        """Let time pass, at once or in steps, and do what is due by then."""
-        left = seconds
-        while left > 0:
-            passed = min(left, step or left)
-            self.clock.advance(passed)
-            left -= passed
+    async def advance(self, seconds: float) -> None:
+        """Let time pass as a daemon sees it pass: from each moment at which something is due to the next."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while (now := self.clock.now()) < end:
+            due = await self.next_due()
+            moment = end if due is None else min(due, end)
+            self.clock.advance((moment - now).total_seconds())
             await self.settle()
 
-    async def until(self, number: int, *states: OrderState, most_s: float = 3600, step: float = 15) -> Order:
+    async def leap(self, seconds: float) -> None:
+        """Let time pass while nobody works, as for a machine that slept, and then do what is due."""
+        self.clock.advance(seconds)
+        await self.settle()
+
+    async def next(self) -> None:
+        """Go to the next moment at which something is due, and do it."""
+        due = await self.next_due()
+        assert due is not None, "nothing will ever be due"
+        self.clock.advance((due - self.clock.now()).total_seconds())
+        await self.settle()
+
+    async def next_due(self) -> datetime | None:
+        """When something is due next; a claim's end is the last moment of what nobody works on any more."""
+        now = self.clock.now()
+
+        def read(connection: Connection) -> datetime | None:
+            found = (connection.execute(select(func.min(due)).where(due > now)).scalar() for due in _DUE)
+            return min((moment for moment in found if moment is not None), default=None)
+
+        return await self.database.read(read)
+
+    async def until(self, number: int, *states: OrderState, most_s: float = 3600) -> Order:
         """Let time pass until the order is in one of these states (any final one when none is named)."""
         wanted = states or tuple(FINAL)
-        for _ in range(int(most_s // step) + 1):
-            order = await self.order(number)
-            if order.state in wanted:
-                return order
-            await self.advance(step)
-        raise AssertionError(f"order {number} is {order.state} after {most_s} s, not {', '.join(wanted)}")
+        end = self.clock.now() + timedelta(seconds=most_s)
+        while (order := await self.order(number)).state not in wanted:
+            assert self.clock.now() < end, f"order {number} is still {order.state}, not {', '.join(wanted)}"
+            await self.next()
+        return order
 
     # --- what callers do ---
 
@@ -226,6 +273,27 @@ class Street:
         bought = await self.order(order.number)
         assert bought.provider_order, f"{bought.state}: {bought.error_detail}"
         return bought
+
+    async def given(self, service: str, count: int) -> list[Order]:
+        """So many orders that the provider of the service's first offer works on, without the trouble of buying them."""
+        offer = self.house.settings.services[service].offers[0]
+        account, now = self.account(offer.provider), self.world.now()
+        wishes = [self.wish(service, 500, f"https://example.com/{place}") for place in range(count)]
+        taken = [order for order in (await self.intake.take(wishes)).results if isinstance(order, Order)]
+        assert offer.service is not None
+        goods = account.services[offer.service]
+        account.set_balance(account.balance_at(now) + 10 * count, now)
+        ids = [account.buy(goods, Purchase(order.link or "", 500, {}), now, self.world.links).id for order in taken]
+
+        def write(connection: Connection) -> list[Order]:
+            pairs = zip(taken, ids, strict=True)
+            return [
+                buy(connection, order, provider=offer.provider, provider_order=theirs, at=self.clock.now())
+                for order, theirs in pairs
+            ]
+
+        self.audited = False  # there is no purchase in the ledger
+        return await self.database.write(write)
 
     async def refused(self, wish: NewOrder) -> Problem:
         """Why an order was not accepted; nothing of it is stored."""
@@ -385,16 +453,20 @@ async def a_street(
             **(settings or {}),
         }
         async with Outbound() as outbound:
-            street = Street(database, clock, folder, world, outbound, yaml.safe_dump(config))
-            await street.begin()
-            if synced:
-                await street.synced()
-            try:
-                yield street
-            except BaseException:
-                street.audited = False
-                raise
-            finally:
-                await street.close()
+            # Log lines are kept and not written: a street says a lot, and rendering it is what costs most.
+            with capture_logs() as said:
+                street = Street(database, clock, folder, world, outbound, yaml.safe_dump(config))
+                street.said = said
+                await street.begin()
+                if synced:
+                    await street.synced()
+                try:
+                    yield street
+                except BaseException:
+                    street.audited = False
+                    raise
+                finally:
+                    print(*said[-MOST_SHOWN:], sep="\n")
+                    await street.close()
     finally:
         await runner.cleanup()

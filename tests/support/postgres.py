@@ -7,6 +7,7 @@ it as `nobody`. It ends with the test run, however that ends.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -16,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 _START_S: Final = 60.0
 _SUPERUSER: Final = "postgres"
+_PREFIX: Final = "aggregator-pg-"
 _PR_SET_PDEATHSIG: Final = 1
 _ROOM_BYTES: Final = 2 * 1024**3
 
@@ -50,10 +53,12 @@ class PostgresServer:
     def __init__(self) -> None:
         self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         # A socket's path has about 100 bytes, so the folder sits directly in the system's temporary one.
-        self.folder = Path(tempfile.mkdtemp(prefix="aggregator-pg-", dir=_memory_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_memory_folder()))
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._in_use = _mark_in_use(self.folder)
         try:
+            _remove_abandoned(self.folder.parent)
             self.folder.chmod(0o755)
             if self._account is not None:
                 os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
@@ -124,6 +129,7 @@ class PostgresServer:
     def remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._in_use.close()
 
     def create(self, *, template: str | None = None) -> str:
         """A fresh database, a copy of `template` if one is named; answers its name."""
@@ -200,6 +206,21 @@ def _memory_folder() -> Path | None:
         return None
     roomy = usage.f_bavail * usage.f_frsize >= _ROOM_BYTES
     return folder if roomy and os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def _mark_in_use(folder: Path) -> IO[bytes]:
+    """A lock that the system frees when this process ends, however it ends."""
+    file = (folder / "in-use").open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Delete what test runs that were killed left behind."""
+    for mark in parent.glob(f"{_PREFIX}*/in-use"):
+        with suppress(OSError), mark.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -1,0 +1,194 @@
+"""A batch that was refused whole: the bad id is found, a provider without batches is found out, nobody is flooded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from aggregator.flow.batches import MAX_CALLS, ask_statuses
+from aggregator.providers.contract import Failure, FailureKind, Meaning, StatusBatch, StatusReport
+from aggregator.providers.gateway import Gateway
+from aggregator.providers.limits import Limiter, Priority
+
+Answer = Callable[[Sequence[str]], StatusBatch | Failure]
+
+ERROR = Failure(FailureKind.ERROR, "error")
+NOT_FOUND = Failure(FailureKind.NOT_FOUND, "Incorrect order ID")
+UNSUPPORTED = Failure(FailureKind.UNSUPPORTED, "Incorrect request")
+UNREADABLE = Failure(FailureKind.UNREADABLE, "HTTP 502, http_502")
+LOST = Failure(FailureKind.LOST, "timeout")
+
+
+def reports(orders: Sequence[str]) -> StatusBatch:
+    """Each report tells whose it is."""
+    return StatusBatch({order: StatusReport(f"status of {order}", None) for order in orders})
+
+
+@dataclass
+class FakeGateway:
+    """A provider account whose provider is a function of the ids."""
+
+    answer: Answer
+    name: str = "panel"
+    batches: bool = True
+    calls: list[list[str]] = field(default_factory=list)
+    limiter: Limiter = field(default_factory=lambda: Limiter(1, 0))
+
+    def turn(self, priority: Priority) -> object:
+        assert priority is Priority.STATUS
+        return self.limiter.turn(priority)
+
+    async def statuses(self, orders: Sequence[str]) -> StatusBatch | Failure:
+        self.calls.append(list(orders))
+        return self.answer(orders)
+
+    def refused_batches(self) -> None:
+        self.batches = False
+
+    async def ask(self, orders: Sequence[str]) -> StatusBatch | Failure:
+        """As polling does: one batch, then what can still be learned."""
+        answer = await self.statuses(orders)
+        return await ask_statuses(cast(Gateway, self), orders, answer) if isinstance(answer, Failure) else answer
+
+
+def ids(count: int) -> list[str]:
+    return [str(number) for number in range(1, count + 1)]
+
+
+def without_batches(orders: Sequence[str]) -> StatusBatch | Failure:
+    return reports(orders) if len(orders) == 1 else UNSUPPORTED
+
+
+def spoiled_by(*bad: str, failure: Failure = NOT_FOUND) -> Answer:
+    return lambda orders: failure if set(orders) & set(bad) else reports(orders)
+
+
+@pytest.mark.parametrize("bad", ["1", "50", "51", "99", "100"])
+@pytest.mark.parametrize("failure", [NOT_FOUND, ERROR])
+async def test_one_bad_id_does_not_hide_the_other_ninety_nine(bad: str, failure: Failure) -> None:
+    gateway = FakeGateway(spoiled_by(bad, failure=failure))
+    answer = await gateway.ask(ids(100))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(100)) - {bad}
+    assert all(report.word == f"status of {order}" for order, report in answer.reports.items())
+    assert len(gateway.calls) <= 15
+    assert gateway.batches
+
+
+async def test_what_was_said_of_the_bad_id_is_kept() -> None:
+    answer = await FakeGateway(spoiled_by("7")).ask(ids(10))
+    assert isinstance(answer, StatusBatch)
+    assert answer.errors == {"7": (Meaning.UNKNOWN_ORDER, "Incorrect order ID")}
+
+
+async def test_two_bad_ids_are_both_found() -> None:
+    gateway = FakeGateway(spoiled_by("13", "87"))
+    answer = await gateway.ask(ids(100))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(100)) - {"13", "87"}
+    assert gateway.batches
+
+
+async def test_a_provider_without_batches_is_found_out_by_few_calls() -> None:
+    gateway = FakeGateway(without_batches)
+    answer = await gateway.ask(ids(100))
+    assert not gateway.batches
+    assert len(gateway.calls) <= 11
+    assert isinstance(answer, StatusBatch)
+    assert all(report.word == f"status of {order}" for order, report in answer.reports.items())
+
+
+async def test_a_bad_id_at_a_provider_without_batches_does_not_hide_that_it_has_none() -> None:
+    def answers(orders: Sequence[str]) -> StatusBatch | Failure:
+        return NOT_FOUND if "1" in orders else without_batches(orders)
+
+    gateway = FakeGateway(answers)
+    await gateway.ask(ids(100))
+    assert not gateway.batches
+    assert len(gateway.calls) <= 16
+
+
+async def test_one_passing_fault_is_no_proof_of_missing_batches() -> None:
+    gateway = FakeGateway(lambda orders: UNREADABLE if len(gateway.calls) == 1 else reports(orders))
+    answer = await gateway.ask(ids(2))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == {"1", "2"}
+    assert gateway.batches
+
+
+async def test_a_single_order_is_no_batch_and_proves_nothing_about_batches() -> None:
+    gateway = FakeGateway(lambda _: NOT_FOUND)
+    assert await gateway.ask(["1"]) == NOT_FOUND
+    assert gateway.calls == [["1"]]
+    assert gateway.batches
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        LOST,
+        Failure(FailureKind.NOT_SENT, "refused"),
+        Failure(FailureKind.AUTH, "Invalid API key"),
+        Failure(FailureKind.RATE_LIMIT, "slow down", 17.0),
+    ],
+)
+async def test_a_failure_that_is_not_about_the_batch_asks_nothing_more(failure: Failure) -> None:
+    gateway = FakeGateway(lambda _: failure)
+    assert await gateway.ask(ids(100)) == failure
+    assert len(gateway.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [LOST, Failure(FailureKind.AUTH, "key"), Failure(FailureKind.RATE_LIMIT, "slow down")]
+)
+async def test_a_provider_that_goes_away_during_the_search_is_left_alone(failure: Failure) -> None:
+    gateway = FakeGateway(lambda orders: ERROR if len(gateway.calls) == 1 else failure)
+    assert await gateway.ask(ids(100)) == failure
+    assert len(gateway.calls) == 2
+
+
+async def test_what_was_learned_before_the_provider_went_away_counts() -> None:
+    def answers(orders: Sequence[str]) -> StatusBatch | Failure:
+        return ERROR if len(orders) == 4 else LOST if "4" in orders else reports(orders)
+
+    answer = await FakeGateway(answers).ask(ids(4))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == {"1", "2"}
+
+
+@pytest.mark.parametrize("failure", [UNREADABLE, UNSUPPORTED])
+async def test_a_provider_that_is_down_is_not_flooded(failure: Failure) -> None:
+    gateway = FakeGateway(lambda _: failure)
+    assert await gateway.ask(ids(100)) == failure
+    assert len(gateway.calls) <= 9
+    assert gateway.batches
+
+
+@pytest.mark.parametrize("failure", [ERROR, NOT_FOUND])
+@pytest.mark.parametrize("count", [2, 3, 37, 100])
+async def test_a_provider_that_refuses_every_id_is_asked_a_bounded_number_of_times(
+    failure: Failure, count: int
+) -> None:
+    gateway = FakeGateway(lambda _: failure)
+    answer = await gateway.ask(ids(count))
+    assert not (isinstance(answer, StatusBatch) and answer.reports)
+    assert len(gateway.calls) <= 1 + MAX_CALLS
+    assert gateway.batches
+
+
+async def test_somebody_else_found_out_meanwhile_so_nothing_more_is_asked() -> None:
+    gateway = FakeGateway(without_batches, batches=False)
+    assert await gateway.ask(ids(100)) == UNSUPPORTED
+    assert len(gateway.calls) == 1
+
+
+async def test_an_answered_part_with_a_gap_leaves_the_gap_unanswered() -> None:
+    def answers(orders: Sequence[str]) -> StatusBatch | Failure:
+        return ERROR if len(orders) > 2 else reports([order for order in orders if order != "2"])
+
+    answer = await FakeGateway(answers).ask(ids(4))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == {"1", "3", "4"}

@@ -1,0 +1,754 @@
+"""Catalogues, stock and balances of providers over mocked HTTP, into both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Connection, select
+
+from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.domain.money import Money
+from aggregator.domain.routing import OfferView
+from aggregator.flow.base import House
+from aggregator.flow.catalogue_sync import MAX_PAGES, RETRY_S, CatalogueSync
+from aggregator.flow.views import load_world, offer_views
+from aggregator.outbound import Outbound
+from aggregator.providers.limits import Limiter
+from aggregator.storage import catalogue, ledger
+from aggregator.storage.catalogue import GONE_AFTER
+from aggregator.storage.database import Database, RowMapping
+from aggregator.storage.tables import events, prices, provider_services
+from tests.providers.conftest import Mock
+from tests.support.house import make_house
+
+URL = "https://panel.test/api/v2"
+HSTOCK_URL = "https://hstock.test/api/v2"
+
+
+def account(dialect: str, url: str, **settings: Any) -> dict[str, Any]:
+    return {"dialect": dialect, "url": url, "api_key": f"k-{dialect}-0001", "requests_per_second": 0, **settings}
+
+
+CONFIG = {
+    "providers": {
+        "panel": account("panel_v2", URL, min_balance="10"),
+        "hstock": account("hstockplus", HSTOCK_URL, catalogue_every_s=600),
+        "off": account("panel_v2", "https://off.test/api/v2", enabled=False),
+    },
+    "services": {
+        "followers": {"kind": "smm", "offers": [{"provider": "panel", "service": "1"}]},
+        "gmail": {"kind": "product", "offers": [{"provider": "hstock", "service": "2"}]},
+        "code-us": {"kind": "sms", "offers": [{"provider": "hstock", "project": "p1", "country": "US"}]},
+        "code-any": {"kind": "sms", "offers": [{"provider": "hstock", "project": "p2"}]},
+    },
+}
+
+
+def service(number: int, **fields: Any) -> dict[str, Any]:
+    usual = {"name": f"service {number}", "type": "Default", "category": "First", "rate": "0.90", "min": 50}
+    return {"service": number, **usual, "max": 10_000, "refill": True, "cancel": False, **fields}
+
+
+def project(name: str, country: str, price: str = "0.50") -> dict[str, Any]:
+    return {"project_id": name, "name": name, "price": price, "country_id": country, "country_title": country}
+
+
+@dataclass
+class FakeProvider:
+    """A provider that answers from lists; `instead` overrides the answer to an action."""
+
+    rows: list[dict[str, Any]] = field(default_factory=lambda: [service(number) for number in range(1, 11)])
+    projects: list[dict[str, Any]] = field(default_factory=list)
+    balance: str = "100.84292"
+    page_rows: int | None = None
+    instead: dict[str, Callable[[dict[str, str]], Mapping[str, Any] | BaseException]] = field(default_factory=dict)
+    forms: list[dict[str, str]] = field(default_factory=list)
+
+    def answer(self, form: dict[str, str]) -> Mapping[str, Any] | BaseException:
+        self.forms.append(form)
+        action = form["action"]
+        if action in self.instead:
+            return self.instead[action](form)
+        if action == "balance":
+            return {"payload": {"balance": self.balance, "currency": "USD"}}
+        if action == "sms_projects":
+            return {"payload": self.projects}
+        if self.page_rows is None:
+            return {"payload": self.rows}
+        page = int(form["page"])
+        shown = self.rows[(page - 1) * self.page_rows : page * self.page_rows]
+        pages = -(-len(self.rows) // self.page_rows)
+        return {
+            "payload": {
+                "services": shown,
+                "total": len(self.rows),
+                "page": page,
+                "limit": self.page_rows,
+                "total_pages": pages,
+            }
+        }
+
+    def fails(self, action: str, **answer: Any) -> None:
+        self.instead[action] = lambda _: answer
+
+    def raises(self, action: str, error: BaseException) -> None:
+        self.instead[action] = lambda _: error
+
+    def calls(self, action: str) -> int:
+        return sum(form["action"] == action for form in self.forms)
+
+
+@dataclass
+class Scene:
+    """The stage, its providers, its clock, and what the database has of it."""
+
+    house: House
+    clock: ManualClock
+    stage: CatalogueSync
+    panel: FakeProvider
+    hstock: FakeProvider
+    synced: list[str]
+
+    async def sync(self, provider: str = "panel") -> str | None:
+        return await self.stage.sync(self.house.gateways[provider])
+
+    async def tick(self) -> int:
+        begun = await self.stage.run_once()
+        await self.stage.idle()
+        return begun
+
+    async def rows(self, provider: str = "panel") -> dict[tuple[str, str], RowMapping]:
+        return await self.house.database.read(lambda c: catalogue.stored_rows(c, provider))
+
+    async def row(self, number: str, country: str = "", provider: str = "panel") -> RowMapping:
+        return (await self.rows(provider))[number, country]
+
+    async def health(self, provider: str = "panel") -> RowMapping:
+        return (await self.house.database.read(catalogue.health))[provider]
+
+    async def history(self, number: str, provider: str = "panel") -> list[tuple[int | None, int | None]]:
+        def read(connection: Connection) -> list[tuple[int | None, int | None]]:
+            found = connection.execute(
+                select(prices.c.rate_units, prices.c.stock)
+                .join(provider_services, prices.c.provider_service == provider_services.c.id)
+                .where(provider_services.c.provider == provider, provider_services.c.service == number)
+                .order_by(prices.c.id)
+            )
+            return [(row[0], row[1]) for row in found]
+
+        return await self.house.database.read(read)
+
+    async def told(self) -> list[tuple[str, dict[str, Any]]]:
+        """Every event so far, in order."""
+
+        def read(connection: Connection) -> list[tuple[str, dict[str, Any]]]:
+            rows = connection.execute(select(events.c.type, events.c.body).order_by(events.c.seq))
+            return [(row[0], json.loads(row[1])["data"]) for row in rows]
+
+        return await self.house.database.read(read)
+
+    async def offer(self, name: str, params: Mapping[str, str] | None = None) -> OfferView:
+        """What routing sees of a service's only offer."""
+        wanted = self.house.settings.services[name]
+        world = await self.house.database.read(lambda c: load_world(c, [wanted]))
+        [view] = offer_views(self.house, wanted, world, {}, params or {})
+        return view
+
+
+@pytest.fixture
+def mock() -> Iterator[Mock]:
+    mocked = Mock()
+    with mocked:
+        yield mocked
+
+
+@pytest_asyncio.fixture
+async def scene(
+    database: Database, clock: ManualClock, tmp_path: Path, mock: Mock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
+    # A rate limit's pause is real time; that it is kept is shown where the limiter is tested.
+    monkeypatch.setattr(Limiter, "pause", lambda *_: None)
+    async with Outbound() as outbound:
+        panel, hstock = FakeProvider(), FakeProvider()
+        mock.serve(URL, panel.answer)
+        mock.serve(HSTOCK_URL, hstock.answer)
+        house = make_house(database, clock, tmp_path, json.dumps(CONFIG), outbound=outbound)
+        names = list(house.settings.providers)
+        await database.write(lambda c: catalogue.ensure_providers(c, names, clock.now()))
+        synced: list[str] = []
+        yield Scene(house, clock, CatalogueSync(house, synced=synced.append), panel, hstock, synced)
+
+
+# --- the first catalogue ---------------------------------------------------------------------------------------------
+
+
+async def test_the_first_sync_stores_every_row_with_the_beginning_of_its_history(scene: Scene) -> None:
+    assert await scene.sync() is None
+    stored = await scene.rows()
+    assert set(stored) == {(str(number), "") for number in range(1, 11)}
+    first = stored["1", ""]
+    assert (first["rate_units"], first["currency"], first["minimum"], first["maximum"]) == (
+        90_000_000,
+        "USD",
+        50,
+        10_000,
+    )
+    assert await scene.history("1") == [(90_000_000, None)]
+    health = await scene.health()
+    assert (health["catalogue_at"], health["catalogue_rows"], health["catalogue_error"]) == (
+        scene.clock.now(),
+        10,
+        None,
+    )
+    assert await scene.told() == []
+
+
+async def test_an_unchanged_catalogue_is_seen_again_and_writes_no_history(scene: Scene) -> None:
+    await scene.sync()
+    scene.clock.advance(900)
+    await scene.sync()
+    assert (await scene.row("1"))["seen_at"] == scene.clock.now()
+    assert len(await scene.history("1")) == 1
+    assert await scene.told() == []
+
+
+async def test_every_page_is_read_and_repeated_rows_are_one(scene: Scene) -> None:
+    scene.hstock.rows = [service(number, stock=5) for number in range(1, 8)] + [service(3, stock=5)]
+    scene.hstock.page_rows = 3
+    assert await scene.sync("hstock") is None
+    assert set(await scene.rows("hstock")) == {(str(number), "") for number in range(1, 8)}
+    assert [form["page"] for form in scene.hstock.forms if form["action"] == "services"] == ["1", "2", "3"]
+
+
+async def test_of_a_row_that_comes_twice_the_dearer_one_is_believed(scene: Scene) -> None:
+    scene.panel.rows = [service(1, rate="0.01"), service(1, rate="0.90")]
+    await scene.sync()
+    assert (await scene.row("1"))["rate_units"] == 90_000_000
+
+
+async def test_a_provider_that_ignores_the_page_is_not_asked_for_ever(scene: Scene) -> None:
+    scene.hstock.instead["services"] = lambda _: {
+        "payload": {"services": [service(1), service(2)], "page": 1, "total_pages": 10_000}
+    }
+    assert await scene.sync("hstock") is None
+    assert scene.hstock.calls("services") == 2
+    assert len(await scene.rows("hstock")) == 2
+
+
+async def test_a_catalogue_without_end_is_not_believed(scene: Scene) -> None:
+    scene.hstock.instead["services"] = lambda form: {
+        "payload": {"services": [service(int(form["page"]))], "total_pages": 10**9}
+    }
+    refused = await scene.sync("hstock")
+    assert refused is not None
+    assert f"more than {MAX_PAGES} pages" in refused
+    assert scene.hstock.calls("services") == MAX_PAGES
+    assert await scene.rows("hstock") == {}
+
+
+# --- what is not believed --------------------------------------------------------------------------------------------
+
+BROKEN: list[dict[str, Any]] = [
+    {"payload": {"error": "There was an error processing your request. Please try again later"}},
+    {"payload": {"error": "Invalid API key"}},
+    {"payload": []},
+    {"payload": {"services": [], "total_pages": 1}},
+    {"body": ""},
+    {"body": "null"},
+    {"body": '[{"service":1,"name":"Foll'},
+    {"body": "<!DOCTYPE html><title>Just a moment...</title>"},
+    {"status": 502, "body": "bad gateway"},
+    {"status": 429},
+    {"payload": [service(1), service(2), service(3), service(4)]},
+    {"payload": [service(number) for number in range(101, 121)]},
+    {"payload": [{"name": "no id"}] * 10},
+]
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+async def test_an_error_an_empty_answer_and_half_a_catalogue_disable_nothing(
+    scene: Scene, answer: dict[str, Any]
+) -> None:
+    await scene.sync()
+    before, at = await scene.rows(), scene.clock.now()
+    for _ in range(GONE_AFTER + 1):
+        scene.clock.advance(60)
+        scene.panel.fails("services", **answer)
+        assert await scene.sync() is not None
+    assert await scene.rows() == before
+    health = await scene.health()
+    assert health["catalogue_error"]
+    assert (health["catalogue_at"], health["catalogue_rows"]) == (at, 10)
+    assert (await scene.offer("followers")).row is not None
+    assert not any(name.startswith("catalogue.") for name, _ in await scene.told())
+
+
+async def test_a_page_that_fails_makes_the_whole_catalogue_unknown(
+    scene: Scene, mock: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.hstock.rows = [service(number) for number in range(1, 10)]
+    scene.hstock.page_rows = 3
+    await scene.sync("hstock")
+    before = await scene.rows("hstock")
+    sound = scene.hstock.answer
+    bad_gateway = {"status": 502, "body": "bad gateway"}
+    monkeypatch.setattr(scene.hstock, "answer", lambda form: bad_gateway if form.get("page") == "3" else sound(form))
+    mock.clear()
+    mock.serve(HSTOCK_URL, scene.hstock.answer)
+    assert await scene.sync("hstock") is not None
+    assert await scene.rows("hstock") == before
+
+
+async def test_an_empty_page_in_the_middle_is_half_a_catalogue(scene: Scene) -> None:
+    scene.hstock.rows = [service(number) for number in range(1, 10)]
+    given = {"1": scene.hstock.rows[:6], "2": [], "3": scene.hstock.rows[6:]}
+    scene.hstock.instead["services"] = lambda form: {"payload": {"services": given[form["page"]], "total_pages": 3}}
+    assert await scene.sync("hstock") == "unreadable: page 2 of 3 of the catalogue is empty"
+    assert await scene.rows("hstock") == {}
+
+
+async def test_a_refused_catalogue_is_asked_for_again_soon(scene: Scene) -> None:
+    scene.panel.fails("services", payload=[])
+    await scene.sync()
+    assert ((await scene.health())["next_catalogue_at"] - scene.clock.now()).total_seconds() == RETRY_S
+    scene.panel.instead.clear()
+    await scene.sync()
+    assert ((await scene.health())["next_catalogue_at"] - scene.clock.now()).total_seconds() == 900
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [
+        ({"status": 502, "body": "bad gateway"}, True),
+        ({"payload": {"error": "Invalid API key"}}, True),
+        ({"payload": {"error": "There was an error processing your request"}}, False),
+    ],
+)
+async def test_a_failure_that_speaks_of_the_provider_counts_against_it(
+    scene: Scene, answer: dict[str, Any], counted: bool
+) -> None:
+    scene.panel.fails("services", **answer)
+    await scene.sync()
+    assert ((await scene.health())["failures"] > 0) is counted
+
+
+# --- absurd rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"rate": "120481927710.83"},
+        {"rate": "0"},
+        {"rate": "-1"},
+        {"rate": "-120481927710.83"},
+        {"rate": "much"},
+        {"rate": None},
+        {"rate": "1e30"},
+        {"rate": True},
+        {"min": "many"},
+        {"max": None},
+        {"max": "999999999999999999999999"},
+        {"min": 500, "max": 100},
+    ],
+)
+async def test_an_absurd_row_is_quarantined_and_the_sync_goes_on(scene: Scene, odd: dict[str, Any]) -> None:
+    scene.panel.rows[0] |= odd
+    assert await scene.sync() is None
+    assert len(await scene.rows()) == 10
+    assert (await scene.row("1"))["problem"]
+    assert (await scene.row("2"))["problem"] is None
+    [(name, data)] = await scene.told()
+    assert name == "catalogue.quarantined"
+    assert (data["provider"], data["service"]) == ("panel", "1")
+    assert data["reason"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "T" * 300},
+        {"name": "n" * 10_000},
+        {"name": "nul\x00 and half a pair \ud83d and 𝗥𝟯𝟬"},
+        {"category": {"an": "object"}},
+        {"desc": "d" * 100_000},
+        {"service": "s" * 128},
+        {"stock": -5},
+        {"stock": "99999999999999999999"},
+    ],
+)
+async def test_no_single_row_stops_the_others_whatever_is_in_it(scene: Scene, odd: dict[str, Any]) -> None:
+    scene.hstock.rows = [service(number, stock=1) for number in range(1, 5)]
+    scene.hstock.rows[3] |= odd
+    assert await scene.sync("hstock") is None
+    assert len(await scene.rows("hstock")) == 4
+
+
+async def test_a_country_that_cannot_be_stored_is_quarantined_and_the_sync_goes_on(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", "us"), project("p2", "x" * 40)]
+    assert await scene.sync("hstock") is None
+    assert (await scene.row("p2", "x" * 32, "hstock"))["problem"]
+    assert (await scene.row("p1", "us", "hstock"))["problem"] is None
+
+
+async def test_a_row_that_is_mended_comes_back_by_itself(scene: Scene) -> None:
+    scene.panel.rows[0]["rate"] = "0"
+    await scene.sync()
+    assert (await scene.offer("followers")).row is not None
+    scene.panel.rows[0]["rate"] = "0.90"
+    await scene.sync()
+    assert (await scene.row("1"))["problem"] is None
+
+
+# --- changes ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_price_change_is_history_and_is_told_for_our_offers_alone(scene: Scene) -> None:
+    await scene.sync()
+    scene.clock.advance(900)
+    for row in scene.panel.rows[:2]:
+        row["rate"] = "1.20"
+    await scene.sync()
+    assert await scene.history("1") == [(90_000_000, None), (120_000_000, None)]
+    assert await scene.history("2") == [(90_000_000, None), (120_000_000, None)]
+    assert await scene.told() == [
+        (
+            "catalogue.price_changed",
+            {
+                "provider": "panel",
+                "service": "1",
+                "country": "",
+                "before": {"amount": "0.90", "currency": "USD"},
+                "after": {"amount": "1.20", "currency": "USD"},
+            },
+        )
+    ]
+
+
+async def test_what_is_no_price_changes_the_row_without_history(scene: Scene) -> None:
+    await scene.sync()
+    scene.panel.rows[0] |= {"name": "another meaning", "max": 500}
+    await scene.sync()
+    row = await scene.row("1")
+    assert (row["name"], row["maximum"]) == ("another meaning", 500)
+    assert len(await scene.history("1")) == 1
+
+
+async def test_stock_is_history_and_its_end_is_told_once(scene: Scene) -> None:
+    scene.hstock.rows = [service(number, entityType="product", stock=5) for number in range(1, 4)]
+    await scene.sync("hstock")
+    for stock in (4, 0, 0, 7, 0):
+        for row in scene.hstock.rows:
+            row["stock"] = stock
+        await scene.sync("hstock")
+    assert [stock for _, stock in await scene.history("2", "hstock")] == [5, 4, 0, 7, 0]
+    about = {"provider": "hstock", "service": "2", "country": ""}
+    assert await scene.told() == [("catalogue.out_of_stock", about)] * 2
+
+
+async def test_a_row_is_removed_after_three_syncs_without_it_and_that_is_told_once(scene: Scene) -> None:
+    await scene.sync()
+    del scene.panel.rows[:2]
+    for round_ in range(1, GONE_AFTER + 3):
+        await scene.sync()
+        view = await scene.offer("followers")
+        assert view.row is not None
+        assert (view.row.problem is None) is (round_ < GONE_AFTER), "until then it may still be bought"
+    assert await scene.told() == [("catalogue.removed", {"provider": "panel", "service": "1", "country": ""})]
+
+
+async def test_a_removed_row_that_comes_back_may_be_bought_again(scene: Scene) -> None:
+    await scene.sync()
+    first = scene.panel.rows.pop(0)
+    for _ in range(GONE_AFTER):
+        await scene.sync()
+    scene.panel.rows.append(first)
+    await scene.sync()
+    view = await scene.offer("followers")
+    assert view.row is not None
+    assert view.row.problem is None
+
+
+async def test_a_missing_row_that_comes_back_starts_to_be_missed_anew(scene: Scene) -> None:
+    await scene.sync()
+    first = scene.panel.rows.pop(0)
+    for _ in range(3):
+        for _ in range(GONE_AFTER - 1):
+            await scene.sync()
+        scene.panel.rows.append(first)
+        await scene.sync()
+        scene.panel.rows.remove(first)
+    assert await scene.told() == []
+
+
+async def test_a_provider_that_renews_its_catalogue_bit_by_bit_is_believed_for_ever(scene: Scene) -> None:
+    scene.panel.rows = [service(number) for number in range(1, 5)]
+    for start in range(2, 30):
+        assert await scene.sync() is None
+        for _ in range(GONE_AFTER):
+            scene.panel.rows = [service(number) for number in range(start, start + 4)]
+            assert await scene.sync() is None
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_projects_are_merged_into_the_catalogue_a_row_for_each_country(scene: Scene) -> None:
+    scene.hstock.projects = [
+        project("p1", "us"),
+        project("p1", "de", "0.40"),
+        project("p1", "us", "0.70"),
+        project("p2", "us", "0"),
+    ]
+    assert await scene.sync("hstock") is None
+    stored = await scene.rows("hstock")
+    assert {key for key, row in stored.items() if row["kind"] == "sms"} == {("p1", "us"), ("p1", "de"), ("p2", "us")}
+    assert stored["p1", "us"]["rate_units"] == 70_000_000, "of two prices the dearer one"
+    assert stored["p2", "us"]["problem"]
+
+
+async def test_an_account_that_only_rents_numbers_has_a_catalogue(scene: Scene) -> None:
+    scene.hstock.rows = []
+    scene.hstock.projects = [project("p1", "us")]
+    assert await scene.sync("hstock") is None
+    assert (await scene.health("hstock"))["catalogue_at"] == scene.clock.now()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"payload": []},
+        {"payload": {"error": "There was an error processing your request"}},
+        {"status": 502, "body": "bad gateway"},
+        {"body": "null"},
+        {"payload": {"error": "Invalid action"}},
+    ],
+)
+async def test_numbers_that_cannot_be_listed_stay_and_do_not_hold_up_the_services(
+    scene: Scene, answer: dict[str, Any]
+) -> None:
+    scene.hstock.projects = [project("p1", "us"), project("p2", "de")]
+    await scene.sync("hstock")
+    scene.hstock.fails("sms_projects", **answer)
+    scene.hstock.rows[1]["rate"] = "1.20"
+    for _ in range(GONE_AFTER + 1):
+        scene.clock.advance(600)
+        assert (await scene.sync("hstock") or "").startswith("numbers: ")
+    assert (await scene.row("2", provider="hstock"))["rate_units"] == 120_000_000
+    view = await scene.offer("code-us")
+    assert view.row is not None
+    assert view.row.problem is None
+    health = await scene.health("hstock")
+    assert health["catalogue_at"] == scene.clock.now()
+    assert (health["next_catalogue_at"] - scene.clock.now()).total_seconds() == 600
+
+
+async def test_services_that_cannot_be_listed_leave_the_numbers_as_they_were(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", "us")]
+    await scene.sync("hstock")
+    before = await scene.rows("hstock")
+    scene.hstock.fails("services", payload=[])
+    for _ in range(GONE_AFTER):
+        assert await scene.sync("hstock") is not None
+    after = await scene.rows("hstock")
+    assert {key: row["missing"] for key, row in after.items()} == {key: row["missing"] for key, row in before.items()}
+
+
+async def test_a_provider_that_knows_no_numbers_is_synced_all_the_same(scene: Scene) -> None:
+    scene.hstock.fails("sms_projects", payload={"error": "Invalid action"})
+    assert await scene.sync("hstock") is None
+
+
+async def test_only_the_countries_that_an_offer_sells_are_told_of(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", "us"), project("p1", "de"), project("p2", "fr")]
+    await scene.sync("hstock")
+    for row in scene.hstock.projects:
+        row["price"] = "0.80"
+    await scene.sync("hstock")
+    changed = [(data["service"], data["country"]) for name, data in await scene.told()]
+    assert changed == [("p1", "us"), ("p2", "fr")]
+
+
+async def test_a_service_and_a_project_of_the_same_id_are_two_things(scene: Scene) -> None:
+    scene.hstock.rows = [service(2, entityType="product", stock=9)]
+    scene.hstock.projects = [project("2", "us"), project("p1", "us")]
+    await scene.sync("hstock")
+    view = await scene.offer("gmail")
+    assert view.row is not None
+    assert view.row.kind == "product"
+    scene.hstock.projects.append(project("2", ""))
+    assert await scene.sync("hstock") is None
+    assert (await scene.row("2", "", "hstock"))["kind"] == "product"
+
+
+async def test_without_a_country_the_dearest_that_can_be_bought_is_reckoned_with(scene: Scene) -> None:
+    scene.hstock.projects = [project("p2", "us", "0.40"), project("p2", "de", "0.60"), project("p2", "fr", "0.90")]
+    await scene.sync("hstock")
+    dearest = await scene.offer("code-any")
+    assert dearest.row is not None
+    assert (dearest.row.country, dearest.country) == ("fr", "")
+    del scene.hstock.projects[2]
+    for _ in range(GONE_AFTER):
+        await scene.sync("hstock")
+    left = await scene.offer("code-any")
+    assert left.row is not None
+    assert (left.row.country, left.row.problem) == ("de", None), "a country that is gone must not block the others"
+
+
+async def test_the_country_of_the_order_chooses_the_row(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", "us"), project("p2", "us", "0.40"), project("p2", "de", "0.60")]
+    await scene.sync("hstock")
+    chosen = await scene.offer("code-any", {"country": "US"})
+    assert chosen.row is not None
+    assert (chosen.row.country, chosen.country) == ("us", "US")
+    assert (await scene.offer("code-any", {"country": "fr"})).row is None
+    assert (await scene.offer("code-us", {"country": "de"})).row is None
+    fixed = await scene.offer("code-us", {"country": "us"})
+    assert fixed.row is not None
+
+
+# --- the stage -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_due_is_begun_once_and_then_waits_its_interval(scene: Scene) -> None:
+    assert await scene.tick() == 4, "a catalogue and a balance for each of two enabled providers"
+    assert sorted(scene.synced) == ["hstock", "panel"]
+    assert await scene.tick() == 0
+    scene.clock.advance(300)
+    assert await scene.tick() == 2
+    scene.clock.advance(300)
+    assert await scene.tick() == 3
+    assert scene.panel.calls("services") == 1
+    assert scene.hstock.calls("services") == 2
+
+
+async def test_what_is_running_is_not_begun_a_second_time(scene: Scene) -> None:
+    assert await scene.stage.run_once() == 4
+    assert await scene.stage.run_once() == 0
+    await scene.stage.idle()
+    assert scene.panel.calls("services") == 1
+
+
+@pytest.mark.parametrize("answer", BROKEN)
+async def test_who_waits_for_the_first_sync_hears_of_it_whatever_came_of_it(
+    scene: Scene, answer: dict[str, Any]
+) -> None:
+    scene.panel.fails("services", **answer)
+    await scene.tick()
+    assert scene.synced.count("panel") == 1
+
+
+async def test_who_waits_for_the_first_sync_hears_of_a_crash_and_of_a_lost_answer(scene: Scene) -> None:
+    scene.panel.raises("services", TimeoutError())
+    scene.hstock.raises("services", RuntimeError("a defect"))
+    await scene.tick()
+    assert sorted(scene.synced) == ["hstock", "panel"]
+
+
+async def test_a_sync_that_cannot_be_recorded_is_not_repeated_at_every_tick(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_work: Callable[[Connection], Any]) -> Any:
+        raise StorageUnavailable("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(scene.house.database, "write", full)
+        for _ in range(5):
+            await scene.tick()
+            scene.clock.advance(1)
+    assert scene.panel.calls("services") == 1
+    assert scene.synced.count("panel") == 1
+    scene.clock.advance(RETRY_S)
+    await scene.tick()
+    assert len(await scene.rows()) == 10
+
+
+async def test_two_syncs_of_one_provider_at_once_both_end_well(scene: Scene) -> None:
+    """The operator's own call may meet the scheduled one."""
+    assert await asyncio.gather(*(scene.sync() for _ in range(4))) == [None] * 4
+    assert len(await scene.rows()) == 10
+    assert len(await scene.history("1")) == 1
+
+
+async def test_stopping_cuts_what_runs_and_keeps_what_was_there(scene: Scene) -> None:
+    await scene.sync()
+    before = await scene.rows()
+    scene.clock.advance(900)
+    await scene.stage.run_once()
+    await scene.stage.stop(30)
+    await scene.stage.idle()
+    assert (await scene.rows()).keys() == before.keys()
+
+
+# --- balances --------------------------------------------------------------------------------------------------------
+
+
+async def readings(scene: Scene, provider: str = "panel") -> list[Money]:
+    def read(connection: Connection) -> list[Money]:
+        rows = ledger.page(connection, provider, before=None, limit=100)
+        return [Money(row["units"], row["currency"]) for row in reversed(rows) if row["kind"] == "reading"]
+
+    return await scene.house.database.read(read)
+
+
+async def test_a_balance_is_kept_and_entered_in_the_ledger(scene: Scene) -> None:
+    await scene.tick()
+    health = await scene.health()
+    assert (health["balance_units"], health["balance_currency"]) == (10_084_292_000, "USD")
+    assert health["balance_at"] == scene.clock.now()
+    assert await readings(scene) == [Money.parse("100.84292", "USD")]
+
+
+async def test_a_low_balance_is_told_once_until_it_has_been_filled_up(scene: Scene) -> None:
+    for balance in ("10.00", "9.99", "5", "10", "0"):
+        scene.panel.balance = balance
+        await scene.tick()
+        scene.clock.advance(300)
+    low = [data for name, data in await scene.told() if name == "provider.balance_low"]
+    assert low == [
+        {"provider": "panel", "balance": {"amount": "9.99", "currency": "USD"}},
+        {"provider": "panel", "balance": {"amount": "0.00", "currency": "USD"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"payload": {"error": "Invalid API key"}},
+        {"status": 502},
+        {"payload": {"balance": "lots"}},
+        {"payload": {"balance": "5", "currency": "TOOLONGTOO"}},
+        {"payload": {"balance": "5", "currency": "$"}},
+        {"body": ""},
+    ],
+)
+async def test_a_balance_that_cannot_be_read_overwrites_nothing_and_is_asked_for_soon(
+    scene: Scene, answer: dict[str, Any]
+) -> None:
+    await scene.tick()
+    scene.clock.advance(300)
+    scene.panel.fails("balance", **answer)
+    await scene.tick()
+    health = await scene.health()
+    assert health["balance_units"] == 10_084_292_000
+    assert (health["next_balance_at"] - scene.clock.now()).total_seconds() == RETRY_S
+    assert len(await readings(scene)) == 1
+    assert not any(name == "provider.balance_low" for name, _ in await scene.told())
+
+
+async def test_a_negative_balance_is_low_and_pays_for_nothing(scene: Scene) -> None:
+    scene.panel.balance = "-3.50"
+    await scene.tick()
+    view = await scene.offer("followers")
+    assert view.provider.balance == Money.parse("-3.50", "USD")
+    assert ("provider.balance_low", {"provider": "panel", "balance": {"amount": "-3.50", "currency": "USD"}}) in (
+        await scene.told()
+    )

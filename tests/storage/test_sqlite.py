@@ -1,0 +1,381 @@
+"""SQLite: a file with WAL and synchronous=FULL, one writer that groups commits, and what a full disk or a lock does."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, make_url, text
+
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage import database as database_module
+from aggregator.storage import writer as writer_module
+from aggregator.storage.database import Database, SqliteDatabase, open_database
+from aggregator.storage.migrate import migrate
+from tests.support.databases import opened, sqlite_url
+
+
+@pytest.fixture
+def path(sqlite_database_url: str) -> Path:
+    return Path(make_url(sqlite_database_url).database or "")
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of somebody else to the same file, with a table `notes` made by it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE notes (word TEXT NOT NULL)")
+        yield connection
+
+
+def note(connection: Connection, word: str) -> str:
+    connection.execute(text("INSERT INTO notes VALUES (:word)"), {"word": word})
+    return word
+
+
+def count(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT count(*) FROM notes")).scalar_one())
+
+
+def pragmas(connection: Connection) -> dict[str, object]:
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+    return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+
+
+class Held:
+    """Holds the writer inside a transaction, so that a test knows what waits behind it."""
+
+    def __init__(self) -> None:
+        self.entered, self._go = threading.Event(), threading.Event()
+
+    def __call__(self, connection: Connection) -> None:
+        self.entered.set()
+        assert self._go.wait(20)
+
+    def release(self) -> None:
+        self._go.set()
+
+
+async def test_every_connection_writes_ahead_and_flushes_each_commit(sqlite_database: SqliteDatabase) -> None:
+    safe = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+    assert await sqlite_database.write(pragmas) == safe
+    assert await asyncio.gather(*(sqlite_database.read(pragmas) for _ in range(6))) == [safe] * 6
+
+
+async def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "aggregator.db"
+    async with opened(sqlite_url(path)) as database:
+        await migrate(database)
+        await database.write(lambda c: c.execute(text("CREATE TABLE notes (word TEXT)")))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o600)
+    assert "aggregator.db-wal" in modes
+
+
+async def test_what_waits_is_written_with_one_commit(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    held = Held()
+    first = asyncio.create_task(sqlite_database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    waiting = [asyncio.create_task(sqlite_database.write(lambda c: note(c, "x"))) for _ in range(200)]
+    await asyncio.sleep(0)
+    held.release()
+    await asyncio.gather(first, *waiting)
+
+    assert sqlite_database.commits == 2
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (200,)
+
+
+async def test_a_group_is_bounded(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_GROUP", 10)
+    held = Held()
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(sqlite_database.write(held))]
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    tasks += [asyncio.create_task(sqlite_database.write(lambda c: note(c, "x"))) for _ in range(95)]
+    await asyncio.sleep(0)
+    held.release()
+    await asyncio.gather(*tasks)
+    assert sqlite_database.commits == 11
+
+
+async def test_a_write_is_answered_only_after_the_commit(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    at_commit, go_on = threading.Event(), threading.Event()
+
+    def wait_before_the_commit(_connection: Connection) -> None:
+        at_commit.set()
+        assert go_on.wait(20)
+
+    event.listen(sqlite_database._engine, "commit", wait_before_the_commit)
+    write = asyncio.create_task(sqlite_database.write(lambda c: note(c, "x")))
+    assert await asyncio.to_thread(at_commit.wait, 20)
+    await asyncio.sleep(0)
+
+    assert not write.done()
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+    go_on.set()
+    await write
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (1,)
+
+
+async def test_nothing_is_answered_when_the_commit_fails(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    """The failure comes at COMMIT, after every transaction of the group ran without an error."""
+
+    def sabotage(connection: Connection) -> None:
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("PRAGMA defer_foreign_keys=ON")
+        raw.execute("INSERT INTO accounts (order_number, ordinal, sealed, delivered_at) VALUES (999, 0, x'00', 0)")
+
+    held = Held()
+    first = asyncio.create_task(sqlite_database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    group = [
+        asyncio.create_task(sqlite_database.write(work))
+        for work in (lambda c: note(c, "before"), sabotage, lambda c: note(c, "after"))
+    ]
+    await asyncio.sleep(0)
+    held.release()
+    await first
+    results = await asyncio.gather(*group, return_exceptions=True)
+
+    assert all(isinstance(result, Exception) for result in results)
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (0,)
+    assert await sqlite_database.write(lambda c: note(c, "later")) == "later"
+
+
+async def test_more_waiting_than_the_limit_is_refused_at_once(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 5)
+    held = Held()
+    first = asyncio.create_task(sqlite_database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    waiting = [asyncio.create_task(sqlite_database.write(lambda c: note(c, "x"))) for _ in range(8)]
+    await asyncio.sleep(0)
+    held.release()
+    results = await asyncio.gather(first, *waiting, return_exceptions=True)
+
+    assert [isinstance(result, StorageUnavailable) for result in results[1:]] == [False] * 5 + [True] * 3
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (5,)
+
+
+async def test_closing_finishes_what_is_queued_and_refuses_what_comes_later(
+    sqlite_database_url: str, other: sqlite3.Connection
+) -> None:
+    database = open_database(sqlite_database_url)
+    held = Held()
+    first = asyncio.create_task(database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    queued = [asyncio.create_task(database.write(lambda c: note(c, "x"))) for _ in range(20)]
+    await asyncio.sleep(0)
+    closing_down = asyncio.create_task(database.close())
+    held.release()
+    await asyncio.gather(first, *queued, closing_down)
+
+    assert other.execute("SELECT count(*) FROM notes").fetchone() == (20,)
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await database.write(lambda c: note(c, "late"))
+
+
+# --- a full disk
+
+
+def _full(database: Database) -> Callable[[bool], Any]:
+    """Fills or frees the disk: SQLite's own limit of pages, on the writer's connection."""
+
+    def limit(connection: Connection, full: bool) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one() if full else 1_000_000
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    return lambda full: database.write(lambda c: limit(c, full))
+
+
+async def test_a_full_disk_refuses_writes_still_reads_and_recovers(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    await sqlite_database.write(lambda c: note(c, "before"))
+    full = _full(sqlite_database)
+    await full(True)
+
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable, match="full"):
+            await sqlite_database.write(lambda c: note(c, "x" * 1_000_000))
+    assert await sqlite_database.read(count) == 1
+
+    await full(False)
+    assert await sqlite_database.write(lambda c: note(c, "after")) == "after"
+    assert await sqlite_database.read(count) == 2
+
+
+async def test_after_a_full_disk_every_answer_tells_the_truth(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    """SQLite may roll a whole group back by itself: nobody of it may then be told that it was written."""
+    await _full(sqlite_database)(True)
+    sizes = [10, 10, 2_000_000, 10, 10, 3_000_000, 10]
+    results = await asyncio.gather(
+        *(
+            sqlite_database.write(lambda c, n=number, s=size: note(c, f"{n}:" + "x" * s))  # type: ignore[misc]
+            for number, size in enumerate(sizes)
+        ),
+        return_exceptions=True,
+    )
+
+    promised = {number for number, result in enumerate(results) if isinstance(result, str)}
+    stored = {int(word.split(":")[0]) for (word,) in other.execute("SELECT word FROM notes")}
+    assert stored == promised
+    assert all(isinstance(result, str | StorageUnavailable) for result in results)
+    assert all("full" in str(result) or "rolled" in str(result) for result in results if not isinstance(result, str))
+    assert not promised & {2, 5}
+
+
+_NO_ROOM = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from sqlalchemy import text
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage.database import open_database
+
+async def main(url):
+    database = open_database(url)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size = max(file.stat().st_size for file in Path(url.removeprefix("sqlite:///")).parent.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, resource.RLIM_INFINITY))
+    insert = text("INSERT INTO notes VALUES (:w)")
+    write = lambda length: database.write(lambda c: c.execute(insert, {"w": "x" * length}))
+    try:
+        await write(3_000_000)
+    except StorageUnavailable as exc:
+        print("refused:", exc)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await write(10)
+    print("written")
+    await database.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_file_that_may_not_grow_is_an_outage_and_ends_with_it(
+    sqlite_database_url: str, other: sqlite3.Connection
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_ROOM, sqlite_database_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused: the database")
+    assert done.stdout.endswith("written\n")
+    assert other.execute("SELECT length(word) FROM notes").fetchall() == [(10,)]
+
+
+# --- somebody else at the file
+
+
+async def test_a_lock_held_by_another_process_is_an_outage_and_ends_with_it(
+    sqlite_database_url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 50)
+    async with opened(sqlite_database_url) as database:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailable, match="locked"):
+            await database.write(lambda c: note(c, "x"))
+        assert await database.read(count) == 0
+        other.execute("ROLLBACK")
+        assert await database.write(lambda c: note(c, "x")) == "x"
+
+
+async def test_a_short_lock_is_waited_for(sqlite_database: SqliteDatabase, other: sqlite3.Connection) -> None:
+    beginning = threading.Event()
+
+    def about_to(_connection: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            beginning.set()
+
+    event.listen(sqlite_database._engine, "before_cursor_execute", about_to)
+    other.execute("BEGIN IMMEDIATE")
+    write = asyncio.create_task(sqlite_database.write(lambda c: note(c, "x")))
+    assert await asyncio.to_thread(beginning.wait, 20)
+    for _ in range(5):
+        assert await sqlite_database.read(count) == 0
+    assert not write.done()
+    other.execute("COMMIT")
+    assert await write == "x"
+
+
+async def test_a_file_that_is_no_database_is_an_outage(tmp_path: Path) -> None:
+    path = tmp_path / "aggregator.db"
+    path.write_bytes(b"this is no database " * 100)
+    async with opened(sqlite_url(path)) as database:
+        with pytest.raises(StorageUnavailable, match="not a database"):
+            await database.read(count)
+        with pytest.raises(StorageUnavailable, match="not a database"):
+            await database.write(count)
+
+
+async def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
+    async with opened(sqlite_url(tmp_path / "nowhere" / "aggregator.db")) as database:
+        with pytest.raises(StorageUnavailable, match="unable to open"):
+            await database.read(count)
+        with pytest.raises(StorageUnavailable, match="unable to open"):
+            await database.write(count)
+
+
+# --- a crash
+
+_CRASH = """
+import asyncio, os, signal, sys
+from sqlalchemy import text
+from aggregator.storage.database import open_database
+
+async def main(url):
+    database = open_database(url)
+    async def one(number):
+        await database.write(lambda c: c.execute(text("INSERT INTO notes VALUES (:w)"), {"w": str(number)}))
+        os.write(1, f"{number}\\n".encode())
+        if number == 150:
+            os.kill(os.getpid(), signal.SIGKILL)
+    await asyncio.gather(*(one(number) for number in range(1000)))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_what_was_answered_before_a_kill_is_there_afterwards(
+    sqlite_database_url: str, other: sqlite3.Connection
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CRASH, sqlite_database_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    answered = set(done.stdout.split())
+    stored = [word for (word,) in other.execute("SELECT word FROM notes")]
+
+    assert done.returncode == -9, done.stderr
+    assert "150" in answered
+    assert answered <= set(stored)
+    assert len(stored) == len(set(stored))
