@@ -6,6 +6,7 @@ Decides whether an order may be taken at all. Never buys; a bad order of a batch
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,8 +30,10 @@ from aggregator.storage.idempotency import Stored
 MAX_NUMBERS: Final = 10
 """hstockplus.txt, add_sms: "Number of numbers (1-10)"."""
 MAX_LINK: Final = 2048
+MAX_REFERENCE: Final = 255
 MAX_PARAM: Final = 100_000
 MAX_METADATA: Final = 4096
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Intake:
         check_params(wish.params)
         kind_type = self._type(service, wish)
         quantity = quantity_of(kind_type, wish.quantity, wish.params)
-        self._check_quantity(service, kind_type, quantity)
+        self._check_quantity(service, wish, kind_type, quantity)
         lacking = missing_params(kind_type, wish.link, wish.params)
         if lacking:
             name = lacking[0] if lacking[0] == "link" else f"params.{lacking[0]}"
@@ -197,12 +200,12 @@ class Intake:
                 return guess
         return default
 
-    def _check_quantity(self, service: ServiceSettings, kind_type: ServiceType, quantity: int) -> None:
+    def _check_quantity(self, service: ServiceSettings, wish: NewOrder, kind_type: ServiceType, quantity: int) -> None:
         if not 1 <= quantity <= MAX_QUANTITY:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_QUANTITY}, got {quantity}", "quantity")
         if service.kind == "sms" and quantity > MAX_NUMBERS:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_NUMBERS} numbers", "quantity")
-        rows = [row for row in self._known(service) if service_type(service.kind, row.type) == kind_type]
+        rows = [row for row in self._known(service, wish.provider) if service_type(service.kind, row.type) == kind_type]
         if not rows or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
             return
         if not any(row.minimum <= quantity <= row.maximum for row in rows):
@@ -210,11 +213,10 @@ class Intake:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity")
 
     def _check_rest(self, service: ServiceSettings, wish: NewOrder) -> None:
-        if wish.link is not None and len(wish.link) > MAX_LINK:
-            raise Problem(ProblemKind.INVALID_FIELD, f"must have at most {MAX_LINK} characters", "link")
+        _check_text(wish.link, MAX_LINK, "link")
+        _check_text(wish.reference, MAX_REFERENCE, "reference")
         for name, value in wish.params.items():
-            if len(value) > MAX_PARAM:
-                raise Problem(ProblemKind.INVALID_FIELD, f"must have at most {MAX_PARAM} characters", f"params.{name}")
+            _check_text(value, MAX_PARAM, f"params.{name}")
         if len(json.dumps(wish.metadata)) > MAX_METADATA:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be at most {MAX_METADATA} bytes as JSON", "metadata")
         offered = sorted({offer.provider for offer in service.offers})
@@ -235,6 +237,16 @@ class Intake:
                 f"there is no exchange rate for {limit.currency}; give it in {settings.currency}",
                 "max_cost",
             )
+
+
+def _check_text(value: str | None, longest: int, field_name: str) -> None:
+    """Refuse what some database would not take: it would fail the whole batch."""
+    if value is None:
+        return
+    if len(value) > longest:
+        raise Problem(ProblemKind.INVALID_FIELD, f"must have at most {longest} characters", field_name)
+    if (found := _UNSTORABLE.search(value)) is not None:
+        raise Problem(ProblemKind.INVALID_FIELD, f"holds U+{ord(found[0]):04X}, which is no text", field_name)
 
 
 def _same(stored: Stored, once: Idempotency) -> Stored:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from aggregator.domain.catalogue import ServiceType, service_type
@@ -185,7 +186,7 @@ class Placement:
         while True:
             try:
                 end = await self._house.database.write(
-                    lambda c: self._write_result(c, gateway, started, result, exchange)
+                    partial(self._write_result, gateway=gateway, started=started, result=result, exchange=exchange)
                 )
                 break
             except StorageUnavailable as exc:

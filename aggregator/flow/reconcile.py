@@ -12,6 +12,7 @@ from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.ids import AttemptId
 from aggregator.domain.orders import NotPurchased, Order, OrderState, Purchased, PurchaseUnclear, apply
 from aggregator.flow.base import House, log
+from aggregator.providers.reading import identifier
 from aggregator.storage import attempts, numbers, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
@@ -69,6 +70,8 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
 
     Problem CONFLICT when the order is not unclear, or when another order already has that id.
     """
+    if provider_order is not None and identifier(provider_order) != provider_order:
+        raise Problem(ProblemKind.INVALID_FIELD, "is no provider's order id", "provider_order")
     now = house.clock.now()
 
     def write(connection: Connection) -> Order:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId, new_id
 from aggregator.domain.orders import Order
 from aggregator.domain.pauses import poll_interval
-from aggregator.domain.refills import Refill, RefillPolicy, RefillState, drop, refusal
+from aggregator.domain.refills import Refill, RefillPolicy, RefillState, drop, dropped_enough, refusal
 from aggregator.domain.wire import NotSent
-from aggregator.flow.base import House, Workers, log
+from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
 from aggregator.flow.policies import refill_policy
 from aggregator.providers.contract import (
     Failure,
@@ -36,6 +36,8 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, RowMapping
 
 LEASE_MARGIN_S: Final = 30.0
+LEAST_WAIT: Final = timedelta(hours=1)
+"""Between two looks at an order whose refill could not be asked for."""
 _OPEN = ("pending", "in_progress")
 
 
@@ -87,10 +89,20 @@ class Refilling:
 
     def _request(self, connection: Connection, number: int, now: datetime) -> str | None:
         order = order_store.load_for_update(connection, number)
+        policy = self._policy(order)
+        lost = drop(order) or 0
+        if policy is None or not policy.auto or not dropped_enough(order, lost, policy):
+            order_store.set_refill_due(connection, number, None)
+            return "nothing is missing any more, or nothing is refilled by itself"
         reason = request(self._house, connection, order, now)
-        due = _again(order, self._past(connection, order), self._policy(order), now) if reason else None
+        due = _again(order, self._past(connection, order), policy, now) if reason else None
         order_store.set_refill_due(connection, number, due)
         return reason
+
+    def _look_again(self, connection: Connection, order: Order, now: datetime) -> None:
+        """After the cooldown, whether still enough is missing for another refill."""
+        due = _again(order, self._past(connection, order), self._policy(order), now)
+        order_store.set_refill_due(connection, order.number, due)
 
     def _policy(self, order: Order) -> RefillPolicy | None:
         return refill_policy(self._house.settings.services.get(order.service))
@@ -120,7 +132,13 @@ class Refilling:
                 return
             ids = [provider_order for _, provider_order in asked]
             results, exchange = await gateway.refills(ids, asked[0][0]["id"])
-        await self._house.database.write(lambda c: self._record_asked(c, asked, token, results, exchange))
+        while True:
+            try:
+                await self._house.database.write(lambda c: self._record_asked(c, asked, token, results, exchange))
+                break
+            except StorageUnavailable as exc:
+                log.error("refill_not_recorded_yet", refills=[row["id"] for row, _ in asked], reason=str(exc))
+                await asyncio.sleep(STORAGE_RETRY_S)
         self._house.wakeups.wake("sequencing")
 
     def _record_asked(
@@ -216,6 +234,7 @@ class Refilling:
             refills.settle(connection, row["number"], token, **values)
             if draft is not None:
                 order = order_store.load_for_update(connection, row["order_number"])
+                self._look_again(connection, order, now)
                 order_store.save(connection, order, order, (draft,), now)
                 if state is RefillState.COMPLETED:
                     # What it restored shows in the order's own status.
@@ -232,6 +251,7 @@ class Refilling:
             for row in rows:
                 order = order_store.load_for_update(connection, row["order_number"])
                 refills.settle(connection, row["number"], token, **_rejected(now, "unclear", row["detail"] or ""))
+                self._look_again(connection, order, now)
                 text = "nobody knows whether it was given; its cooldown is over"
                 order_store.save(connection, order, order, (_rejection(row, text),), now)
 
@@ -281,7 +301,7 @@ def _again(order: Order, past: Sequence[Refill], policy: RefillPolicy | None, no
     if policy is None or order.finished_at is None:
         return None
     latest = max((refill.requested_at for refill in past), default=now - policy.cooldown)
-    again = max(latest + policy.cooldown, order.finished_at + policy.min_age, now + timedelta(minutes=5))
+    again = max(latest + policy.cooldown, order.finished_at + policy.min_age, now + LEAST_WAIT)
     return again if again - order.finished_at <= policy.window else None
 
 

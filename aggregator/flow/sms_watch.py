@@ -13,9 +13,9 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
 from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_report, order_state
-from aggregator.domain.orders import Order, Reported, apply
+from aggregator.domain.orders import Order, OrderState, Reported, apply
 from aggregator.flow.base import House, Workers, log
-from aggregator.providers.contract import Failure
+from aggregator.providers.contract import Failure, FailureKind, NumberStatus
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
 from aggregator.storage import claims, ledger, numbers
@@ -79,14 +79,16 @@ class SmsWatch:
         async with gateway.turn(Priority.CODE):
             code = await gateway.sms_code(row["provider_order"])
         await self._house.health.note(gateway.name, code)
+        answered = _answered(code)
         if not isinstance(code, Failure):
             reports.append(code.report)
         if self._wants_status(row, reports):
             async with gateway.turn(Priority.CODE):
                 status = await gateway.sms_status(row["provider_order"])
+            answered = answered or _answered(status)
             if not isinstance(status, Failure):
                 reports.append(status.report)
-        events = await self._house.database.write(lambda c: self._record(c, gateway, row, token, reports))
+        events = await self._house.database.write(lambda c: self._record(c, gateway, row, token, reports, answered))
         if events:
             self._house.wakeups.wake("sequencing")
 
@@ -97,7 +99,13 @@ class SmsWatch:
         return row["checks"] % STATUS_EACH == 0 or over or new_code or not reports
 
     def _record(
-        self, connection: Connection, gateway: Gateway, row: RowMapping, token: str, reports: list[NumberReport]
+        self,
+        connection: Connection,
+        gateway: Gateway,
+        row: RowMapping,
+        token: str,
+        reports: list[NumberReport],
+        answered: bool,
     ) -> int:
         now = self._house.clock.now()
         order = order_store.load_for_update(connection, row["order_number"])
@@ -107,7 +115,7 @@ class SmsWatch:
             number, told = apply_report(number, report, now)
             drafts.extend(told)
         end = _end(number, now) + GRACE
-        if reports and number.state is NumberState.WAITING and now > end:
+        if answered and number.state is NumberState.WAITING and now > end:
             number, told = apply_report(number, NumberReport(NumberState.EXPIRED), now)
             drafts.extend(told)
         due = self._next_check(gateway, number, now, end)
@@ -122,8 +130,11 @@ class SmsWatch:
         group = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ())
         charges = [one.charge for one in group if one.charge is not None]
         charge = Money(sum(one.units for one in charges), charges[0].currency) if charges else None
-        waiting = sum(one.state is not NumberState.RECEIVED for one in group)
-        applied = apply(order, Reported(order_state(group), charge, None, waiting), now)
+        received = sum(one.state is NumberState.RECEIVED for one in group)
+        state = order_state(group)
+        if state is OrderState.COMPLETED and received < order.quantity:
+            state = OrderState.PARTIAL  # fewer numbers came than were asked for
+        applied = apply(order, Reported(state, charge, None, max(0, order.quantity - received)), now)
         order_store.save(connection, order, applied.order, (*drafts, *applied.events), now)
         return len(drafts) + len(applied.events)
 
@@ -133,19 +144,27 @@ class SmsWatch:
             return
         known = before.charge.units if before.charge is not None else 0
         difference = after.charge.units - known
+        if not difference:
+            return
         kind = "charge" if difference > 0 else "refund"
         amount = Money(-difference, after.charge.currency)
         ledger.add(connection, after.provider, kind, amount, now, order_number=order.number, number_id=after.id)
 
     def _next_check(self, gateway: Gateway, number: Number, now: datetime, end: datetime) -> datetime | None:
         bounds = gateway.settings.code_every_s
-        if number.state is NumberState.CANCELED or now > end + AFTER_THE_END:
-            return None
         if number.state is NumberState.WAITING:
+            # However late it is: a number whose end nobody has told is still asked for.
             age_s = (now - _born(number, now)).total_seconds()
             return now + timedelta(seconds=min(bounds.max, max(bounds.min, age_s / 20)))
+        if number.state is NumberState.CANCELED:
+            return None
         # A second code may come while the number lives, and a late one shortly after.
         return now + timedelta(seconds=bounds.max) if now <= end + AFTER_THE_END else None
+
+
+def _answered(status: NumberStatus | Failure) -> bool:
+    """Whether the provider spoke of the number; that it does not know it (any more) counts, being out of reach not."""
+    return not isinstance(status, Failure) or status.kind is FailureKind.NOT_FOUND
 
 
 def _end(number: Number, now: datetime) -> datetime:

@@ -16,7 +16,6 @@ from aggregator.domain.numbers import Code, Number, NumberState
 from aggregator.storage import claims
 from aggregator.storage.tables import numbers
 
-
 _PHONE_LENGTH: Final = 64
 _COUNTRY_LENGTH: Final = 32
 

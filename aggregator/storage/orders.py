@@ -377,7 +377,7 @@ def open_at(connection: Connection, provider: str) -> int:
 
 
 def same_link_open(connection: Connection, order: Order) -> bool:
-    """Whether another unfinished order, or one begun later, works on the same link and service."""
+    """Whether another unfinished order, or one bought later, works on the same link and service."""
     if order.link is None:
         return False
     query = (
@@ -386,7 +386,10 @@ def same_link_open(connection: Connection, order: Order) -> bool:
             orders.c.link == order.link,
             orders.c.service == order.service,
             orders.c.number != order.number,
-            or_(orders.c.number > order.number, orders.c.finished_at.is_(None)),
+            or_(
+                orders.c.finished_at.is_(None),
+                and_(orders.c.number > order.number, orders.c.provider_order.is_not(None)),
+            ),
         )
         .limit(1)
     )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, insert, or_, select, update
 
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
 from aggregator.storage import claims
 from aggregator.storage.tables import refills
+
+_MAY_BE_CALLED: Final = or_(refills.c.state != "requested", refills.c.sent_at.is_(None))
+"""One that was sent and not settled is left to reconciliation, whoever's claim on it ran out."""
 
 
 def refill_from(row: RowMapping, order: OrderId) -> Refill:
@@ -66,7 +70,7 @@ def due(connection: Connection, now: datetime) -> set[tuple[str, str]]:
     """(provider, state) of the refills that are due for a call."""
     rows = connection.execute(
         select(refills.c.provider, refills.c.state)
-        .where(refills.c.next_poll_at <= now, claims.unclaimed(refills, now))
+        .where(refills.c.next_poll_at <= now, _MAY_BE_CALLED, claims.unclaimed(refills, now))
         .group_by(refills.c.provider, refills.c.state)
     )
     return {(row[0], row[1]) for row in rows}
@@ -86,7 +90,12 @@ def claim_due(
         connection,
         refills,
         refills.c.number,
-        where=and_(refills.c.provider == provider, refills.c.state.in_(states), refills.c.next_poll_at <= now),
+        where=and_(
+            refills.c.provider == provider,
+            refills.c.state.in_(states),
+            refills.c.next_poll_at <= now,
+            _MAY_BE_CALLED,
+        ),
         order_by=(refills.c.next_poll_at, refills.c.number),
         limit=limit,
         now=now,

@@ -216,6 +216,7 @@ class Street:
     async def advance(self, seconds: float) -> None:
         """Let time pass as a daemon sees it pass: from each moment at which something is due to the next."""
         end = self.clock.now() + timedelta(seconds=seconds)
+        await self.settle()
         while (now := self.clock.now()) < end:
             due = await self.next_due()
             moment = end if due is None else min(due, end)
@@ -229,6 +230,7 @@ class Street:
 
     async def next(self) -> None:
         """Go to the next moment at which something is due, and do it."""
+        await self.settle()
         due = await self.next_due()
         assert due is not None, "nothing will ever be due"
         self.clock.advance((due - self.clock.now()).total_seconds())

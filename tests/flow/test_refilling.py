@@ -1,0 +1,519 @@
+"""Orders that dropped are refilled: told once, asked for once, followed to the end, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.domain.orders import Order, OrderState
+from aggregator.domain.refills import Refill, RefillState
+from aggregator.flow import refilling as refilling_module
+from aggregator.flow.refilling import Refilling, request_by_hand
+from aggregator.providers import gateway as gateway_module
+from aggregator.providers.gateway import Gateway
+from aggregator.sandbox import aftercare
+from aggregator.sandbox.faults import FAULTS, FaultRule
+from aggregator.sandbox.orders import Drop
+from aggregator.storage.database import Database
+from aggregator.storage.tables import orders as orders_table
+from tests.support.flow import Street, a_street, on_sqlite, smm
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+SERVICES = {
+    "likes": smm("smmplus/18"),
+    "followers": smm("smmplus/1"),
+    "often": smm("smmplus/1", refill={"min_age_h": 0, "check_every_h": 1, "cooldown_h": 6, "max_refills": 2}),
+    "by-hand": smm("smmplus/1", refill={"auto": False}),
+    "plain": smm("smmplus/20"),
+    "rejecting": smm("smmcheap/7"),
+    "elsewhere": smm("hstock/1"),
+}
+LOSING = sorted(
+    name for name, fault in FAULTS.items() if fault.stage != "intact" and not name.startswith(("http_429", "huge"))
+)
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "RATE_LIMIT_PAUSE_S", 0.01)
+    monkeypatch.setattr(refilling_module, "STORAGE_RETRY_S", 0.01)
+
+
+@pytest_asyncio.fixture
+async def street(database: Database, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Street]:
+    async with a_street(database, clock, tmp_path, SERVICES) as one:
+        yield one
+
+
+async def completed(street: Street, service: str = "followers", **fields: Any) -> Order:
+    """An order that its provider has finished."""
+    order = await street.bought(service, **fields)
+    return await street.until(order.number, OrderState.COMPLETED)
+
+
+def loses(street: Street, order: Order, units: int) -> None:
+    """So many fall off now."""
+    street.upstream(order).drops.append(Drop(street.world.now(), units))
+
+
+async def dropped(street: Street, service: str = "followers", units: int = 200, **fields: Any) -> Order:
+    """A finished order whose loss was noticed, a day after; its refill has not been asked for yet."""
+    order = await completed(street, service, **fields)
+    loses(street, order, units)
+    return order
+
+
+async def the_refill(street: Street, order: Order) -> Refill:
+    (refill,) = await street.refills(order)
+    return refill
+
+
+# --- the whole way
+
+
+async def test_a_drop_is_told_once_refilled_once_and_made_good(street: Street) -> None:
+    order = await completed(street, "likes")
+    await street.advance(3 * DAY_S)
+    told = await street.events(order.number)
+    assert told[-4:] == ["order.completed", "order.dropped", "refill.requested", "refill.completed"]
+    (event,) = await street.told(order.number, "order.dropped")
+    assert event["data"]["drop"] == 200
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.dropped, refill.provider_refill) == (RefillState.COMPLETED, 200, "1")
+    assert refill.finished_at is not None
+    assert len(street.refills_asked()) == street.calls("smmplus", "refill") == 1
+    assert (await street.order(order.number)).remains == 0
+    (event,) = await street.told(order.number, "refill.completed")
+    assert event["data"]["refill"] == {"id": refill.id, "number": refill.number}
+    assert event["data"]["order"]["refills"][0]["state"] == "completed"
+
+
+async def test_a_loss_below_the_threshold_is_not_told(street: Street) -> None:
+    order = await dropped(street, units=49)
+    await street.advance(3 * DAY_S)
+    assert (await street.events(order.number))[-1] == "order.completed"
+    loses(street, order, 1)
+    await street.advance(3 * DAY_S)
+    assert (await street.events(order.number)).count("order.dropped") == 1
+
+
+async def test_a_refill_waits_for_the_least_age(street: Street) -> None:
+    order = await completed(street, "often")
+    loses(street, order, 200)
+    await street.advance(HOUR_S)
+    assert len(street.refills_asked()) == 1
+    late = await completed(street, link="https://example.com/late")
+    loses(street, late, 200)
+    await street.advance(DAY_S - 60)
+    assert await street.refills(late) == ()
+
+
+async def test_a_drop_after_a_drop_is_refilled_after_the_cooldown_up_to_the_most(street: Street) -> None:
+    order = await completed(street, "often")
+    account = street.account("smmplus")
+    account.settings = replace(account.settings, refill_cooldown_s=0)
+    moments = []
+    for _ in range(4):
+        loses(street, order, 200)
+        before = len(street.refills_asked())
+        await street.advance(7 * HOUR_S)
+        moments += [entry.at for entry in street.refills_asked()[before:]]
+    assert len(moments) == 2
+    assert moments[1] - moments[0] >= 6 * HOUR_S
+    assert (await street.events(order.number)).count("order.dropped") == 3
+    assert [refill.state for refill in await street.refills(order)] == [RefillState.COMPLETED] * 2
+
+
+async def test_what_a_refill_did_not_make_good_is_asked_for_again_after_the_cooldown(street: Street) -> None:
+    order = await completed(street, "often")
+    loses(street, order, 200)
+    street.upstream(order).forced_status, street.upstream(order).forced_remains = "Completed", 200
+    account = street.account("smmplus")
+    account.settings = replace(account.settings, refill_cooldown_s=0)
+    await street.advance(5 * HOUR_S)
+    assert len(street.refills_asked()) == 1
+    await street.advance(3 * HOUR_S)
+    assert len(street.refills_asked()) == 2
+
+
+async def test_a_loss_that_came_back_by_itself_is_not_refilled(street: Street) -> None:
+    order = await dropped(street)
+    street.break_with(FaultRule("error_text", account="smmplus", action="refill", body="drop_not_detected"))
+    await street.advance(DAY_S + HOUR_S)
+    assert (await the_refill(street, order)).outcome == "no_drop"
+    street.upstream(order).drops.clear()
+    asked = street.calls("smmplus", "refill")
+    await street.advance(5 * DAY_S)
+    assert (await street.order(order.number)).remains == 0
+    assert street.calls("smmplus", "refill") == asked
+
+
+async def test_nothing_is_refilled_by_itself_without_a_start_count(street: Street) -> None:
+    order = await street.bought("followers")
+    street.break_with(
+        FaultRule("wrong_json_before", action="status", body='{"status": "Completed", "charge": "0.9", "remains": "0"}')
+    )
+    await street.until(order.number, OrderState.COMPLETED)
+    body = '{"status": "Completed", "charge": "0.9", "remains": "300"}'
+    street.break_with(FaultRule("wrong_json_before", action="status", body=body))
+    await street.advance(3 * DAY_S)
+    assert (await street.order(order.number)).start_count is None
+    assert (await street.events(order.number)).count("order.dropped") == 1
+    assert await street.refills(order) == ()
+
+
+async def test_nothing_is_refilled_where_the_config_or_the_provider_says_no(street: Street) -> None:
+    orders = [await dropped(street, name, link=f"https://example.com/{name}") for name in ("by-hand", "elsewhere")]
+    await street.advance(4 * DAY_S)
+    assert [await street.refills(order) for order in orders] == [(), ()]
+    assert street.refills_asked() == []
+
+
+async def test_after_the_window_nothing_is_asked_any_more(street: Street) -> None:
+    order = await completed(street)
+    await street.advance(30.5 * DAY_S)
+    loses(street, order, 500)
+    asked = street.calls("smmplus", "status")
+    await street.advance(5 * DAY_S)
+    assert await street.refills(order) == ()
+    assert street.calls("smmplus", "status") == asked
+
+
+async def test_a_rejected_refill_is_told_and_asked_for_again_only_after_the_cooldown(street: Street) -> None:
+    order = await dropped(street, "rejecting")
+    await street.advance(DAY_S + HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.detail) == (RefillState.REJECTED, "Rejected")
+    assert (await street.events(order.number))[-1] == "refill.rejected"
+    await street.advance(DAY_S - 2 * HOUR_S)
+    assert len(street.refills_asked()) == 1
+    await street.advance(3 * HOUR_S)
+    assert len(street.refills_asked()) == 2
+
+
+async def test_many_drops_are_asked_for_by_one_call(street: Street) -> None:
+    orders = [await completed(street, link=f"https://example.com/{place}") for place in range(5)]
+    for order in orders:
+        loses(street, order, 200)
+    await street.leap(2 * DAY_S)
+    assert street.ids_asked("smmplus", "refill") == [5]
+    assert len(street.refills_asked()) == 5
+    await street.advance(HOUR_S)
+    assert max(street.ids_asked("smmplus", "refill_status")) == 5
+    for order in orders:
+        assert (await the_refill(street, order)).state is RefillState.COMPLETED
+
+
+# --- what the provider says
+
+REFUSALS = [
+    ("Refill is not available", "never", False),
+    ("Service does not support refill", "never", False),
+    ("guarantee_expired", "window_over", False),
+    ("too soon to refill, wait 48 hours", "later", True),
+    ("order is not completed", "later", True),
+    ("refill already in progress", "running", True),
+    ("drop_not_detected", "no_drop", True),
+    ("refill limit reached", "never", False),
+    ("order canceled", "never", False),
+    ("Incorrect order ID", "unknown_order", False),
+]
+
+
+@on_sqlite
+@pytest.mark.parametrize(("text", "outcome", "again"), REFUSALS)
+async def test_each_refusal_ends_the_refill_with_its_reason(
+    street: Street, text: str, outcome: str, again: bool
+) -> None:
+    order = await dropped(street)
+    street.break_with(FaultRule("error_text", account="smmplus", action="refill", body=text))
+    await street.advance(DAY_S + HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome, refill.detail) == (RefillState.REJECTED, outcome, text)
+    (event,) = await street.told(order.number, "refill.rejected")
+    assert event["data"]["reason"] == text
+    due = await street.column(orders_table, order.number, "next_refill_at")
+    if not again:
+        assert due is None
+        await street.advance(10 * DAY_S)
+        assert street.calls("smmplus", "refill") == 1
+        return
+    least = timedelta(hours=48) if "48" in text else timedelta(hours=24)
+    assert due >= refill.requested_at + least
+    street.break_with()
+    await street.advance(3 * DAY_S)
+    assert [one.state for one in await street.refills(order)] == [RefillState.REJECTED, RefillState.COMPLETED]
+
+
+async def test_a_running_refill_that_is_named_is_adopted_and_followed(street: Street) -> None:
+    order = await about_to_ask(street)
+    # Somebody asked for it on the provider's page.
+    running = aftercare.refill(street.account("smmplus"), order.provider_order or "", street.world.now())
+    street.break_with(
+        FaultRule(
+            "wrong_json_before",
+            account="smmplus",
+            action="refill",
+            body=f'{{"error": "refill already in progress", "refill": {running.id}}}',
+        )
+    )
+    await street.advance(2 * HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.provider_refill) == (RefillState.COMPLETED, str(running.id))
+    assert street.calls("smmplus", "refill") == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("fault", LOSING)
+async def test_a_refill_whose_answer_is_lost_is_not_asked_for_again_in_its_cooldown(street: Street, fault: str) -> None:
+    order = await dropped(street)
+    if "timeout" in fault:
+        street.hurry("smmplus")
+    street.break_with(FaultRule(fault, account="smmplus", action="refill", count=1))
+    await street.advance(DAY_S + HOUR_S)
+    refill = await the_refill(street, order)
+    assert refill.state is RefillState.UNCLEAR
+    await street.restart()
+    await street.advance(DAY_S - 2 * HOUR_S)
+    await street.restart()
+    assert street.calls("smmplus", "refill") == 1
+    await street.advance(3 * HOUR_S)
+    first, *more = await street.refills(order)
+    assert (first.state, first.finished_at is not None) == (RefillState.REJECTED, True)
+    assert len(street.refills_asked()) <= 2
+    if FAULTS[fault].stage == "before":
+        # What was really lost is asked for again, now that it may be.
+        assert [one.state for one in more] == [RefillState.COMPLETED]
+
+
+async def test_a_refill_that_was_not_sent_is_asked_for_a_little_later(
+    street: Street, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    order = await about_to_ask(street)
+    ask = Gateway.refills
+    account = street.house.gateways["smmplus"]._dialect.account  # type: ignore[attr-defined]
+    url = account.url
+
+    async def nobody_there(gateway: Gateway, *args: Any) -> Any:
+        object.__setattr__(account, "url", f"http://127.0.0.1:{unused_tcp_port}/api/v2")
+        try:
+            return await ask(gateway, *args)
+        finally:
+            object.__setattr__(account, "url", url)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Gateway, "refills", nobody_there)
+        while not await street.refills(order):
+            await street.next()
+        await street.restart()
+        await street.settle()
+    refill = await the_refill(street, order)
+    assert (refill.state, street.calls("smmplus", "refill")) == (RefillState.REQUESTED, 0)
+    await street.advance(HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
+    assert len(street.refills_asked()) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("fault", ["http_500_before", "html", "reset_before", "error_text", "wrong_json_before"])
+async def test_a_refills_status_that_fails_changes_nothing_and_is_asked_again(street: Street, fault: str) -> None:
+    order = await dropped(street)
+    street.break_with(FaultRule(fault, account="smmplus", action="refill_status", count=4))
+    await street.advance(DAY_S + 2 * HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
+    assert street.calls("smmplus", "refill_status") >= 5
+    assert (await street.events(order.number)).count("refill.completed") == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("word", ["Awaiting approval", "???", "order completed"])
+async def test_an_unknown_word_does_not_end_a_refill(street: Street, word: str) -> None:
+    order = await dropped(street)
+    await street.advance(DAY_S - HOUR_S)
+    street.break_with(
+        FaultRule("wrong_json_before", account="smmplus", action="refill_status", body=f'{{"status": "{word}"}}')
+    )
+    await street.advance(3 * HOUR_S)
+    assert (await the_refill(street, order)).state in (RefillState.PENDING, RefillState.IN_PROGRESS)
+
+
+# --- crashes
+
+
+async def about_to_ask(street: Street) -> Order:
+    """A drop whose refill is journaled at the next tick."""
+    order = await dropped(street)
+    await street.advance(DAY_S - HOUR_S)
+    assert await street.refills(order) == ()
+    return order
+
+
+async def test_a_refill_is_journaled_before_the_call(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = await about_to_ask(street)
+    seen: list[Refill] = []
+    ask = Gateway.refills
+
+    async def asked(gateway: Gateway, *args: Any) -> Any:
+        seen.extend(await street.refills(order))
+        return await ask(gateway, *args)
+
+    monkeypatch.setattr(Gateway, "refills", asked)
+    await street.advance(2 * HOUR_S)
+    assert [refill.state for refill in seen] == [RefillState.REQUESTED]
+
+
+@pytest.mark.parametrize("method", ["refills", "_record_asked"])
+async def test_a_crash_while_a_refill_is_asked_for_does_not_ask_again_in_the_cooldown(
+    street: Street, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    order = await about_to_ask(street)
+
+    async def crash(*_: Any) -> Any:
+        raise Crash(method)
+
+    def crash_in_the_transaction(*_: Any) -> Any:
+        raise Crash(method)
+
+    with monkeypatch.context() as broken:
+        if method == "refills":
+            broken.setattr(Gateway, "refills", crash)
+        else:
+            broken.setattr(Refilling, "_record_asked", crash_in_the_transaction)
+        while not await street.refills(order):
+            await street.next()
+    assert (await the_refill(street, order)).state is RefillState.REQUESTED
+    asked = street.calls("smmplus", "refill")
+    # Without the start-up's reconciliation too: the claim runs out, the refilling stage comes first.
+    street.clock.advance(1000)
+    await street.refilling.run_once()
+    await street.refilling.idle()
+    assert street.calls("smmplus", "refill") == asked
+    await street.restart()
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome) == (RefillState.UNCLEAR, "interrupted")
+    await street.advance(20 * HOUR_S)
+    assert street.calls("smmplus", "refill") == asked
+    assert (await street.events(order.number)).count("refill.requested") == 1
+
+
+async def test_a_refill_that_was_given_is_recorded_however_long_the_database_takes(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await about_to_ask(street)
+    ask = Gateway.refills
+
+    async def asked(gateway: Gateway, *args: Any) -> Any:
+        answer = await ask(gateway, *args)
+        street.database.refuse = 5
+        return answer
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Gateway, "refills", asked)
+        await street.advance(2 * HOUR_S)
+    refill = await the_refill(street, order)
+    assert refill.provider_refill == street.refills_asked()[0].refill
+
+
+async def test_restarts_at_every_step_ask_and_tell_once(street: Street) -> None:
+    order = await completed(street, "likes")
+    for _ in range(40):
+        await street.next()
+        await street.restart()
+        if (await street.events(order.number))[-1] == "refill.completed":
+            break
+    told = await street.events(order.number)
+    assert told[-4:] == ["order.completed", "order.dropped", "refill.requested", "refill.completed"]
+    assert len(street.refills_asked()) == 1
+
+
+# --- by hand
+
+
+async def why_not(street: Street, order: Order) -> str:
+    with pytest.raises(Problem) as refused:
+        await request_by_hand(street.house, await street.order(order.number))
+    assert refused.value.kind is ProblemKind.CONFLICT
+    return refused.value.detail
+
+
+async def test_a_caller_may_ask_for_a_refill_and_follow_it(street: Street) -> None:
+    order = await dropped(street, "by-hand")
+    await street.advance(DAY_S)
+    asked = await request_by_hand(street.house, await street.order(order.number))
+    assert (await the_refill(street, order)).state is RefillState.REQUESTED
+    assert asked.sequence == len(await street.events(order.number))
+    await street.advance(HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
+    assert "less than" in await why_not(street, order)
+
+
+async def test_a_refill_that_cannot_be_is_a_conflict_with_the_reason(street: Street) -> None:
+    running = await street.bought("followers", link="https://example.com/running")
+    assert "the order is pending" in await why_not(street, running)
+    young = await completed(street, link="https://example.com/young")
+    assert "finished less than" in await why_not(street, young)
+    never = await completed(street, "elsewhere", link="https://example.com/elsewhere")
+    await street.advance(DAY_S)
+    assert "gives no refills" in await why_not(street, never)
+    await request_by_hand(street.house, await street.order(young.number))
+    assert "is running" in await why_not(street, young)
+    await street.advance(31 * DAY_S)
+    assert "window" in await why_not(street, running)
+
+
+async def test_a_refusal_for_good_is_final_for_callers_too(street: Street) -> None:
+    order = await dropped(street)
+    street.break_with(FaultRule("error_text", account="smmplus", action="refill", body="Refill is not available"))
+    await street.advance(DAY_S + HOUR_S)
+    street.break_with()
+    await street.advance(3 * DAY_S)
+    assert "refused for good: Refill is not available" in await why_not(street, order)
+
+
+async def test_two_wishes_at_once_make_one_refill(street: Street) -> None:
+    order = await completed(street)
+    street.clock.advance(2 * DAY_S)
+    current = await street.order(order.number)
+    results = await asyncio.gather(*(request_by_hand(street.house, current) for _ in range(6)), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Order", *["Problem"] * 5]
+    await street.advance(HOUR_S)
+    assert len(street.refills_asked()) == 1
+
+
+# --- the same link
+
+
+async def test_with_another_order_on_the_link_nothing_is_refilled(street: Street) -> None:
+    order = await dropped(street)
+    other = await street.bought("followers")
+    assert other.link == order.link
+    await street.advance(3 * DAY_S)
+    assert (await street.events(order.number)).count("order.dropped") == 1
+    assert await street.refills(order) == ()
+    assert "another order works on the same link" in await why_not(street, order)
+    assert "another order" not in str(await request_by_hand(street.house, await street.order(other.number)))
+
+
+async def test_an_order_on_the_link_that_was_never_bought_does_not_stand_in_the_way(street: Street) -> None:
+    order = await dropped(street)
+    street.break_with(FaultRule("error_text", account="smmplus", action="add", body="Bad Link"))
+    failed = await street.take("followers")
+    await street.settle()
+    assert (await street.order(failed.number)).state is OrderState.FAILED
+    street.break_with()
+    await street.advance(DAY_S + HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
