@@ -22,7 +22,6 @@ from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, O
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 """Catalogues of tens of thousands of services are several megabytes."""
 MAX_PURCHASE_REPLY_BYTES: Final = 1024 * 1024
-MAX_DELIVERY_REPLY_BYTES: Final = 64 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 USER_AGENT: Final = "aggregator"
 

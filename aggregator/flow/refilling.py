@@ -16,7 +16,15 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId, new_id
 from aggregator.domain.orders import Order
 from aggregator.domain.pauses import poll_interval
-from aggregator.domain.refills import Refill, RefillPolicy, RefillState, drop, dropped_enough, refusal
+from aggregator.domain.refills import (
+    NEVER_AGAIN,
+    Refill,
+    RefillPolicy,
+    RefillState,
+    drop,
+    dropped_enough,
+    refusal,
+)
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
 from aggregator.flow.policies import refill_policy
@@ -297,8 +305,11 @@ async def request_by_hand(house: House, order: Order) -> Order:
 
 
 def _again(order: Order, past: Sequence[Refill], policy: RefillPolicy | None, now: datetime) -> datetime | None:
-    """When a refused wish is worth looking at again: after the cooldown, while the window is open."""
+    """When a refused wish is worth looking at again: after the cooldown, while the window is open and one is left."""
     if policy is None or order.finished_at is None:
+        return None
+    given = sum(refill.state is RefillState.COMPLETED for refill in past)
+    if given >= policy.max_refills or any(refill.outcome in NEVER_AGAIN for refill in past):
         return None
     latest = max((refill.requested_at for refill in past), default=now - policy.cooldown)
     again = max(latest + policy.cooldown, order.finished_at + policy.min_age, now + LEAST_WAIT)

@@ -13,7 +13,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
 from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_report, order_state
-from aggregator.domain.orders import Order, OrderState, Reported, apply
+from aggregator.domain.orders import OrderState, Reported, apply
 from aggregator.flow.base import House, Workers, log
 from aggregator.providers.contract import Failure, FailureKind, NumberStatus
 from aggregator.providers.gateway import Gateway
@@ -126,10 +126,13 @@ class SmsWatch:
             log.info(
                 "number_changed", order_id=order.id, provider=gateway.name, state=str(number.state), events=len(drafts)
             )
-        self._book(connection, before, number, order, now)
+        if number.charge is not None and number.charge != before.charge:
+            ledger.book_charge(connection, gateway.name, order.number, number.charge, now, number_id=number.id)
         group = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ())
         charges = [one.charge for one in group if one.charge is not None]
-        charge = Money(sum(one.units for one in charges), charges[0].currency) if charges else None
+        currencies = {one.currency for one in charges}
+        # A sum over two currencies is no amount of either.
+        charge = Money(sum(one.units for one in charges), charges[0].currency) if len(currencies) == 1 else None
         received = sum(one.state is NumberState.RECEIVED for one in group)
         state = order_state(group)
         if state is OrderState.COMPLETED and received < order.quantity:
@@ -137,18 +140,6 @@ class SmsWatch:
         applied = apply(order, Reported(state, charge, None, max(0, order.quantity - received)), now)
         order_store.save(connection, order, applied.order, (*drafts, *applied.events), now)
         return len(drafts) + len(applied.events)
-
-    @staticmethod
-    def _book(connection: Connection, before: Number, after: Number, order: Order, now: datetime) -> None:
-        if after.charge is None or after.charge == before.charge:
-            return
-        known = before.charge.units if before.charge is not None else 0
-        difference = after.charge.units - known
-        if not difference:
-            return
-        kind = "charge" if difference > 0 else "refund"
-        amount = Money(-difference, after.charge.currency)
-        ledger.add(connection, after.provider, kind, amount, now, order_number=order.number, number_id=after.id)
 
     def _next_check(self, gateway: Gateway, number: Number, now: datetime, end: datetime) -> datetime | None:
         bounds = gateway.settings.code_every_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -24,6 +25,8 @@ from aggregator.storage.writer import OUT_OF_SERVICE_ERRORS, Writer
 
 T = TypeVar("T")
 
+READERS: Final = 4
+"""Threads that read SQLite beside its writer."""
 BUSY_TIMEOUT_MS: Final = 5_000
 """How long SQLite waits for another process (a backup, a shell) before a write is refused."""
 _POSTGRES_TRIES: Final = 5
@@ -45,7 +48,8 @@ class Database(Protocol):
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run one transaction; durable when it returns. `work` may run again after a conflict, so it must only
-        touch the connection it is given. StorageUnavailable: nothing was written."""
+        touch the connection it is given. StorageUnavailable: nothing was written, unless the connection to
+        PostgreSQL was lost in the very COMMIT, of which nobody can know."""
         ...
 
     async def close(self) -> None: ...
@@ -91,6 +95,7 @@ class SqliteDatabase:
     kind = "sqlite"
 
     def __init__(self, url: URL) -> None:
+        self._closed = False
         self.path = Path(url.database or "")
         engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
@@ -103,15 +108,36 @@ class SqliteDatabase:
         event.listen(engine, "connect", _pragmas)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._engine: Engine = engine
-        self._readers: AsyncEngine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=4, hide_parameters=True
+        readers = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            hide_parameters=True,
+            pool_size=READERS,
+            max_overflow=0,
+            connect_args={"check_same_thread": False},
         )
-        event.listen(self._readers.sync_engine, "connect", _pragmas)
-        event.listen(self._readers.sync_engine, "connect", _read_only)
+        event.listen(readers, "connect", _no_driver_transactions)
+        event.listen(readers, "connect", _pragmas)
+        event.listen(readers, "connect", _read_only)
+        # A transaction, so that a read of several statements sees one moment.
+        event.listen(readers, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        self._readers: Engine = readers
+        # One hop into a thread for a whole read; an asynchronous driver would hop for each statement.
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         self._writer: Writer | None = None
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        return await _read(self._readers, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, work)
+        except DBAPIError as exc:
+            raise _unavailable(exc) from exc
+        except RuntimeError as exc:
+            if self._closed:
+                raise StorageUnavailable("the database is closed") from exc
+            raise
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._readers.connect() as connection, connection.begin():
+            return work(connection)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         if self._writer is None:
@@ -126,7 +152,9 @@ class SqliteDatabase:
     async def close(self) -> None:
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
-        await self._readers.dispose()
+        self._closed = True
+        await asyncio.to_thread(self._threads.shutdown)
+        self._readers.dispose()
         self._engine.dispose()
 
 

@@ -46,15 +46,21 @@ class Sealer:
 
 def load_or_create_key(path: Path) -> str:
     """The key in a file; made with mode 0600 when there is none yet."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.exists():
         return path.read_text(encoding="ascii")
     key = Fernet.generate_key()
-    with os.fdopen(handle, "wb") as file:
+    # Whole or not at all: a crash in between must not leave an empty key that refuses every later start.
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(key + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return key.decode()
 
 

@@ -36,20 +36,35 @@ def add(
     )
 
 
-def charged(connection: Connection, order_number: int) -> int:
-    """Units booked so far for an order: charges less refunds."""
+def charged(connection: Connection, order_number: int, currency: str, number_id: int | None = None) -> int:
+    """Units booked so far for an order, or for one number of it: charges less refunds, in one currency."""
     query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
-        ledger.c.order_number == order_number, ledger.c.kind.in_(["charge", "refund"])
+        ledger.c.order_number == order_number,
+        ledger.c.kind.in_(["charge", "refund"]),
+        ledger.c.currency == currency,
     )
+    if number_id is not None:
+        query = query.where(ledger.c.number_id == number_id)
     return -int(connection.execute(query).scalar_one())
 
 
-def book_charge(connection: Connection, provider: str, order_number: int, charge: Money, at: datetime) -> None:
-    """Bring an order's booked charge to what the provider now says: a charge for more, a refund for less."""
-    difference = charge.units - charged(connection, order_number)
+def book_charge(
+    connection: Connection,
+    provider: str,
+    order_number: int,
+    charge: Money,
+    at: datetime,
+    *,
+    number_id: int | None = None,
+    note: str | None = None,
+) -> None:
+    """Bring what is booked for an order, or for one number of it, to what is now known: a charge for more, a refund
+    for less."""
+    difference = charge.units - charged(connection, order_number, charge.currency, number_id)
     if difference:
         kind = "charge" if difference > 0 else "refund"
-        add(connection, provider, kind, Money(-difference, charge.currency), at, order_number=order_number)
+        amount = Money(-difference, charge.currency)
+        add(connection, provider, kind, amount, at, order_number=order_number, number_id=number_id, note=note)
 
 
 def page(connection: Connection, provider: str, *, before: int | None, limit: int) -> list[RowMapping]:

@@ -34,7 +34,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import new_id
 from aggregator.domain.orders import Order
 from aggregator.storage import claims
-from aggregator.storage.tables import deliveries, events, orders
+from aggregator.storage.tables import deliveries, events, orders, sequences
 
 _SEQUENCER_KEY: Final = 0x7365_7175_656E_6365
 # As a literal: a bound value would not let SQLite see that the partial indexes of what is pending apply.
@@ -96,6 +96,18 @@ class Fresh:
     data: Mapping[str, object]
 
 
+def _advance(connection: Connection, count: int) -> int:
+    """The last position given before these; kept apart from the events, so that removing old ones frees no position."""
+    done = connection.execute(
+        update(sequences).where(sequences.c.name == "position").values(value=sequences.c.value + count)
+    )
+    if done.rowcount == 0:
+        connection.execute(insert(sequences).values(name="position", value=count))
+        return 0
+    value: int = connection.execute(select(sequences.c.value).where(sequences.c.name == "position")).scalar_one()
+    return value - count
+
+
 def sequence(
     connection: Connection, now: datetime, targets: Callable[[Fresh], Sequence[str]], *, limit: int = 500
 ) -> int:
@@ -122,7 +134,7 @@ def sequence(
     ).all()
     if not rows:
         return 0
-    last: int = connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one()
+    last = _advance(connection, len(rows))
     placed = list(enumerate(rows, start=last + 1))
     connection.execute(
         update(events).where(events.c.seq == bindparam("of_seq")).values(position=bindparam("new_position")),

@@ -401,5 +401,12 @@ ledger = Table(
     Index("ix_ledger_provider_id", "provider", "id"),
 )
 
+sequences = Table(
+    "sequences",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
 CLAIMED: Final = (orders, attempts, numbers, refills, deliveries)
 """The tables whose rows are claimed."""

@@ -134,7 +134,8 @@ async def test_a_drop_after_a_drop_is_refilled_after_the_cooldown_up_to_the_most
         moments += [entry.at for entry in street.refills_asked()[before:]]
     assert len(moments) == 2
     assert moments[1] - moments[0] >= 6 * HOUR_S
-    assert (await street.events(order.number)).count("order.dropped") == 3
+    assert (await street.events(order.number)).count("order.dropped") == 4
+    assert await street.column(orders_table, order.number, "next_refill_at") is None
     assert [refill.state for refill in await street.refills(order)] == [RefillState.COMPLETED] * 2
 
 
@@ -263,6 +264,7 @@ async def test_a_running_refill_that_is_named_is_adopted_and_followed(street: St
     order = await about_to_ask(street)
     # Somebody asked for it on the provider's page.
     running = aftercare.refill(street.account("smmplus"), order.provider_order or "", street.world.now())
+    running.forced = "In progress"
     street.break_with(
         FaultRule(
             "wrong_json_before",
@@ -273,7 +275,10 @@ async def test_a_running_refill_that_is_named_is_adopted_and_followed(street: St
     )
     await street.advance(2 * HOUR_S)
     refill = await the_refill(street, order)
-    assert (refill.state, refill.provider_refill) == (RefillState.COMPLETED, str(running.id))
+    assert (refill.state, refill.provider_refill) == (RefillState.IN_PROGRESS, str(running.id))
+    running.forced = "Completed"
+    await street.advance(2 * HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
     assert street.calls("smmplus", "refill") == 1
 
 

@@ -44,7 +44,7 @@ async def test_a_charge_is_booked_by_its_changes_and_once(database: Database) ->
         ("charge", -23_000_000),
         ("refund", 50_000_000),
     ]
-    assert await database.read(lambda c: ledger.charged(c, order.number)) == 0
+    assert await database.read(lambda c: ledger.charged(c, order.number, "USD")) == 0
 
 
 async def test_the_largest_amounts_are_booked_exactly(database: Database) -> None:
