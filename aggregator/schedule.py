@@ -7,8 +7,10 @@ itself. A stage never runs twice at once, and a tick that comes while it runs is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
@@ -18,6 +20,9 @@ from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.log import get_logger
 
 log = get_logger()
+
+
+_MISSED_TICKS: Final = 5
 
 
 @dataclass(slots=True)
@@ -86,7 +91,9 @@ class Schedule:
 
     async def _loop(self, entry: Entry) -> None:
         while True:
-            await entry.woken.wait()
+            # APScheduler's ticks follow the wall clock, and stay away while that is set back; this wait does not.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(entry.woken.wait(), _MISSED_TICKS * entry.every_s)
             if self._stopping:
                 return
             entry.woken.clear()

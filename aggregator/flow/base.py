@@ -91,6 +91,8 @@ class Workers:
         task = asyncio.create_task(self._guarded(work), name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        # A task that was cancelled before its first step has not touched its work.
+        task.add_done_callback(lambda _: work.close())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from aggregator.domain.catalogue import CatalogueRow
 from aggregator.domain.events import Draft
-from aggregator.domain.money import Money, MoneyError, units_of
 from aggregator.domain.sync import Diff, Key, compare, distinct
 from aggregator.flow.base import House, Workers, log
+from aggregator.flow.readings import take_reading
 from aggregator.providers.contract import CataloguePage, Failure, FailureKind
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import catalogue, ledger, outbox
+from aggregator.storage import catalogue, outbox
 from aggregator.storage.database import Connection, RowMapping
 
 PAGE_ROWS: Final = 500
@@ -242,53 +242,7 @@ class CatalogueSync:
     # --- balance ---
 
     async def _balance(self, gateway: Gateway) -> None:
-        async with gateway.turn(Priority.CATALOGUE):
-            answer = await gateway.balance()
-        if isinstance(answer, Money) and len(answer.currency) > MAX_CURRENCY:
-            answer = Failure(FailureKind.UNREADABLE, f"a balance in {answer.currency[:20]!r}")
-        await self._house.health.note(gateway.name, answer)
-        every_s = float(gateway.settings.balance_every_s)
-        if isinstance(answer, Failure):
-            log.info("balance_unknown", provider=gateway.name, kind=str(answer.kind), text=answer.text)
-            every_s = min(RETRY_S, every_s)
-        now = self._house.clock.now()
-        again = now + timedelta(seconds=every_s)
-
-        def write(connection: Connection) -> bool:
-            if isinstance(answer, Failure):
-                catalogue.set_health(connection, gateway.name, now, next_balance_at=again)
-                return False
-            return self._store_balance(connection, gateway, answer, again)
-
-        if await self._house.database.write(write):
-            self._house.wakeups.wake("sequencing")
-
-    def _store_balance(self, connection: Connection, gateway: Gateway, balance: Money, again: datetime) -> bool:
-        now = self._house.clock.now()
-        known = catalogue.health(connection).get(gateway.name)
-        try:
-            least = units_of(gateway.settings.min_balance)
-        except MoneyError:
-            least = 0
-        low = balance.units < least
-        was_low = bool(known is not None and known["balance_low"])
-        catalogue.set_health(
-            connection,
-            gateway.name,
-            now,
-            next_balance_at=again,
-            balance_units=balance.units,
-            balance_currency=balance.currency,
-            balance_at=now,
-            balance_low=low,
-        )
-        ledger.add(connection, gateway.name, "reading", balance, now)
-        if low and not was_low:
-            data = {"provider": gateway.name, "balance": balance.as_json()}
-            outbox.append_general(connection, Draft("provider.balance_low", data), now)
-            log.warning("provider_balance_low", provider=gateway.name, balance=balance.amount)
-            return True
-        return False
+        await take_reading(self._house, gateway, Priority.CATALOGUE)
 
 
 class _Ours:

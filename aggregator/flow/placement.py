@@ -8,43 +8,33 @@ paused or asked for quiet since is taken back: routing finds another offer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from aggregator.domain.catalogue import ServiceType, service_type
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
-from aggregator.domain.events import Draft
 from aggregator.domain.orders import (
-    Applied,
-    Ended,
-    NotPurchased,
     Order,
-    OrderState,
-    Purchased,
     PurchaseStarted,
-    PurchaseUnclear,
     apply,
 )
-from aggregator.domain.pauses import pause_after
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.outcomes import detail, write_result
 from aggregator.flow.views import LONG_QUIET_S
 from aggregator.providers.contract import (
     AddRequest,
     AddSmsRequest,
     Consequence,
     Meaning,
-    Placed,
     PurchaseResult,
     Refused,
     Unclear,
 )
 from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import attempts, catalogue, claims, numbers
+from aggregator.storage import attempts, catalogue, claims
 from aggregator.storage import orders as order_store
 from aggregator.storage.attempts import Attempt
 from aggregator.storage.database import Connection
@@ -186,21 +176,28 @@ class Placement:
         while True:
             try:
                 end = await self._house.database.write(
-                    partial(self._write_result, gateway=gateway, started=started, result=result, exchange=exchange)
+                    partial(
+                        write_result,
+                        house=self._house,
+                        gateway=gateway,
+                        attempt=started.attempt,
+                        result=result,
+                        exchange=exchange,
+                    )
                 )
                 break
             except StorageUnavailable as exc:
                 log.error("purchase_not_recorded_yet", attempt_id=started.attempt.id, reason=str(exc))
                 await asyncio.sleep(STORAGE_RETRY_S)
             except ClaimLost:
-                log.error("purchase_result_came_too_late", attempt_id=started.attempt.id, detail=_detail(result))
+                log.error("purchase_result_came_too_late", attempt_id=started.attempt.id, detail=detail(result))
                 return
             except Exception:
                 if isinstance(result, Unclear):
                     raise
                 # What it said must not be lost with it: the person who looks at the order will want the id.
-                log.exception("purchase_result_not_stored", attempt_id=started.attempt.id, detail=_detail(result))
-                result = Unclear("not_stored", f"the answer could not be stored: {_detail(result)}")
+                log.exception("purchase_result_not_stored", attempt_id=started.attempt.id, detail=detail(result))
+                result = Unclear("not_stored", f"the answer could not be stored: {detail(result)}")
         log.info(
             "purchase_ended",
             order_id=started.order.id,
@@ -208,118 +205,11 @@ class Placement:
             provider=gateway.name,
             result=type(result).__name__.lower(),
             state=str(end.state),
-            detail=_detail(result),
+            detail=detail(result),
             ms=exchange.ms,
         )
         self._house.wakeups.wake("sequencing", "routing", "sms_watch")
         await self._note_health(gateway.name, result)
-
-    def _write_result(
-        self,
-        connection: Connection,
-        gateway: Gateway,
-        started: Started,
-        result: PurchaseResult | NotSent,
-        exchange: Exchange,
-    ) -> Order:
-        now = self._house.clock.now()
-        attempt = started.attempt
-        order = order_store.load_for_update(connection, attempt.order_number)
-        common: dict[str, object] = {"exchange": exchange.as_json(), "detail": _detail(result)}
-        match result:
-            case Placed():
-                ids = (result.provider_order, *(number.provider_order for number in result.numbers))
-                if (known := _known(connection, gateway.name, ids, order.number)) is not None:
-                    twin = f"the provider answered the id {known}, which another order has already"
-                    return self._unclear(connection, order, attempt, Unclear("duplicate_id", twin), common)
-                return self._placed(connection, gateway, order, attempt, result, common)
-            case Unclear():
-                return self._unclear(connection, order, attempt, result, common)
-            case NotSent():
-                attempts.finish(connection, attempt.id, None, "not_sent", now, outcome="not_sent", **common)
-                freed = apply(order, NotPurchased(attempt.id), now)
-                return order_store.save(connection, order, freed.order, freed.events, now, next_route_at=now)
-            case Refused():
-                return self._refused(connection, order, attempt, result, common)
-
-    def _placed(
-        self,
-        connection: Connection,
-        gateway: Gateway,
-        order: Order,
-        attempt: Attempt,
-        result: Placed,
-        common: dict[str, object],
-    ) -> Order:
-        now = self._house.clock.now()
-        attempts.finish(
-            connection,
-            attempt.id,
-            None,
-            "placed",
-            now,
-            outcome="placed",
-            provider_order=result.provider_order,
-            **common,
-        )
-        fact = Purchased(attempt.id, gateway.name, result.provider_order, len(result.numbers))
-        applied = apply(order, fact, now)
-        drafts = applied.events
-        due: dict[str, object] = {}
-        if result.numbers:
-            first = now + timedelta(seconds=min(FIRST_CODE_CHECK_S, gateway.settings.code_every_s.min))
-            rented = [(number.provider_order, number.phone, number.country) for number in result.numbers]
-            numbers.add(connection, order.number, gateway.name, rented, now, first)
-            drafts = (
-                *drafts,
-                *(
-                    Draft("sms.number", {"number": {"phone": number.phone, "provider_order": number.provider_order}})
-                    for number in result.numbers
-                ),
-            )
-        else:
-            due["next_poll_at"] = now + timedelta(seconds=gateway.settings.status_every_s.min)
-        return order_store.save(connection, order, applied.order, drafts, now, **due)
-
-    def _unclear(
-        self, connection: Connection, order: Order, attempt: Attempt, result: Unclear, common: dict[str, object]
-    ) -> Order:
-        now = self._house.clock.now()
-        detail = result.text or result.reason
-        attempts.finish(
-            connection, attempt.id, None, "unclear", now, **{**common, "outcome": result.reason[:32], "detail": detail}
-        )
-        applied = apply(order, PurchaseUnclear(attempt.id, result.reason, detail), now)
-        return order_store.save(connection, order, applied.order, applied.events, now)
-
-    def _refused(
-        self, connection: Connection, order: Order, attempt: Attempt, result: Refused, common: dict[str, object]
-    ) -> Order:
-        now = self._house.clock.now()
-        attempts.finish(
-            connection,
-            attempt.id,
-            None,
-            "refused",
-            now,
-            outcome=str(result.meaning),
-            consequence=str(result.consequence),
-            **common,
-        )
-        if result.meaning is Meaning.STOCK:
-            catalogue.set_stock_if_tracked(connection, attempt.provider, attempt.service, 0, now)
-        freed = apply(order, NotPurchased(attempt.id), now)
-        if result.consequence is Consequence.CALLERS_FAULT:
-            ended = apply(freed.order, Ended(OrderState.FAILED, "refused", f"{attempt.provider}: {result.text}"), now)
-            both = Applied(ended.order, (*freed.events, *ended.events))
-            return order_store.save(connection, order, both.order, both.events, now, next_route_at=None)
-        deadline = order_store.give_up_at(connection, order.number)
-        if result.consequence is Consequence.LATER and now < deadline:
-            again = min(now + _wait(result, attempt.round), deadline)
-            return order_store.save(
-                connection, order, freed.order, freed.events, now, next_route_at=again, round=attempt.round + 1
-            )
-        return order_store.save(connection, order, freed.order, freed.events, now, next_route_at=now)
 
     async def _note_health(self, provider: str, result: PurchaseResult | NotSent) -> None:
         match result:
@@ -331,28 +221,3 @@ class Placement:
                 await self._house.health.failed(provider, reason)
             case _:
                 await self._house.health.answered(provider)
-
-
-def _known(connection: Connection, provider: str, ids: Iterable[str], number: int) -> str | None:
-    """The first of these ids of the provider that another order has already."""
-    return next((one for one in ids if order_store.known_elsewhere(connection, provider, one, number)), None)
-
-
-def _wait(refused: Refused, round_: int) -> timedelta:
-    """How long an order waits that a provider wants later. A rate limit speaks of the provider, not of the order: the
-    gateway keeps quiet for as long, and the order may meanwhile go elsewhere."""
-    if refused.retry_after_s and refused.meaning is not Meaning.RATE_LIMIT:
-        return timedelta(seconds=refused.retry_after_s)
-    return pause_after(round_)
-
-
-def _detail(result: PurchaseResult | NotSent) -> str:
-    match result:
-        case Placed():
-            return f"placed as {result.provider_order}"
-        case Refused():
-            return f"refused ({result.meaning}): {result.text}"
-        case Unclear():
-            return result.text or result.reason
-        case NotSent():
-            return f"not sent: {result.reason}"

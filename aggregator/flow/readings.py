@@ -77,17 +77,18 @@ def _store(
     low = balance.units < _least(gateway)
     was_low = bool(known is not None and known["balance_low"])
     before = books.load(connection, gateway.name)
+    reading_id = ledger.add(connection, gateway.name, "reading", balance, now)
     catalogue.set_health(
         connection,
         gateway.name,
         now,
+        reading_id=reading_id,
         next_balance_at=now + timedelta(seconds=float(gateway.settings.balance_every_s)),
         balance_units=balance.units,
         balance_currency=balance.currency,
         balance_at=now,
         balance_low=low,
     )
-    ledger.add(connection, gateway.name, "reading", balance, now)
     told = False
     if low and not was_low:
         data = {"provider": gateway.name, "balance": balance.as_json()}

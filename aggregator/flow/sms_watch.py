@@ -29,6 +29,7 @@ DEFAULT_LIFE: Final = timedelta(minutes=30)
 """How long a number is watched whose provider names no expiry."""
 GRACE: Final = timedelta(minutes=1)
 """Clocks differ: our own ends a number only this long after the provider's expiry."""
+_ENDS: Final = frozenset({NumberState.EXPIRED, NumberState.CANCELED})
 AFTER_THE_END: Final = timedelta(minutes=10)
 """A number that ran out is still asked now and then for so long: late codes come."""
 
@@ -95,8 +96,9 @@ class SmsWatch:
     def _wants_status(self, row: RowMapping, reports: list[NumberReport]) -> bool:
         expires_at: datetime | None = row["expires_at"]
         over = expires_at is not None and self._house.clock.now() >= expires_at
-        new_code = any(report.code for report in reports)
-        return row["checks"] % STATUS_EACH == 0 or over or new_code or not reports
+        # A code or an end has its price, which only the status tells.
+        news = any(report.code or report.state in _ENDS for report in reports)
+        return row["checks"] % STATUS_EACH == 0 or over or news or not reports
 
     def _record(
         self,
@@ -118,7 +120,7 @@ class SmsWatch:
         if answered and number.state is NumberState.WAITING and now > end:
             number, told = apply_report(number, NumberReport(NumberState.EXPIRED), now)
             drafts.extend(told)
-        due = self._next_check(gateway, number, now, end)
+        due = self._next_check(gateway, number, now, end, priced=any(report.charge is not None for report in reports))
         numbers.save(connection, number, token=token, next_check_at=due, checks=row["checks"] + 1)
         if number == before:
             return 0
@@ -141,13 +143,15 @@ class SmsWatch:
         order_store.save(connection, order, applied.order, (*drafts, *applied.events), now)
         return len(drafts) + len(applied.events)
 
-    def _next_check(self, gateway: Gateway, number: Number, now: datetime, end: datetime) -> datetime | None:
+    def _next_check(
+        self, gateway: Gateway, number: Number, now: datetime, end: datetime, *, priced: bool
+    ) -> datetime | None:
         bounds = gateway.settings.code_every_s
         if number.state is NumberState.WAITING:
             # However late it is: a number whose end nobody has told is still asked for.
             age_s = (now - _born(number, now)).total_seconds()
             return now + timedelta(seconds=min(bounds.max, max(bounds.min, age_s / 20)))
-        if number.state is NumberState.CANCELED:
+        if number.state is NumberState.CANCELED and priced:
             return None
         # A second code may come while the number lives, and a late one shortly after.
         return now + timedelta(seconds=bounds.max) if now <= end + AFTER_THE_END else None

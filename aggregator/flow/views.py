@@ -13,7 +13,7 @@ from aggregator.domain.money import Money
 from aggregator.domain.orders import Order
 from aggregator.domain.routing import OfferView, ProviderView, Wanted
 from aggregator.flow.base import House
-from aggregator.storage import attempts, catalogue
+from aggregator.storage import attempts, catalogue, ledger
 from aggregator.storage.database import Connection, RowMapping
 
 Rows = Mapping[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]]
@@ -29,6 +29,8 @@ class World:
     rows: Rows
     health: Mapping[str, RowMapping]
     in_flight: Mapping[str, list[Money]]
+    moved: Mapping[str, list[Money]]
+    """What was booked since the last balance reading; charges are negative."""
 
 
 def offer_service(offer: OfferSettings) -> str:
@@ -42,6 +44,7 @@ def load_world(connection: Connection, services: Iterable[ServiceSettings]) -> W
         rows=catalogue.offer_rows(connection, wanted),
         health=catalogue.health(connection),
         in_flight=attempts.in_flight(connection),
+        moved=ledger.moved_since_reading(connection),
     )
 
 
@@ -95,7 +98,7 @@ def provider_view(house: House, name: str, settings: ProviderSettings, world: Wo
         synced=row is not None and row["catalogue_at"] is not None,
         down_reason=house.health.down_reason(name) or _quiet(house, name),
         balance=balance,
-        in_flight=_in_flight(world.in_flight.get(name, []), balance),
+        in_flight=_in_flight(world.in_flight.get(name, []), world.moved.get(name, []), balance),
         rate_per={"smm": settings.rate_per.smm, "product": settings.rate_per.product},
     )
 
@@ -106,10 +109,13 @@ def _quiet(house: House, name: str) -> str | None:
     return "its rate limit asks for a longer pause" if long else None
 
 
-def _in_flight(costs: Iterable[Money], balance: Money | None) -> Money | None:
+def _in_flight(costs: Iterable[Money], moved: Iterable[Money], balance: Money | None) -> Money | None:
+    """What the balance does not show yet: purchases under way, and those booked since it was read."""
     if balance is None:
         return None
-    return Money(sum(cost.units for cost in costs if cost.currency == balance.currency), balance.currency)
+    under_way = sum(cost.units for cost in costs if cost.currency == balance.currency)
+    booked = -sum(amount.units for amount in moved if amount.currency == balance.currency)
+    return Money(under_way + max(0, booked), balance.currency)
 
 
 def _row(

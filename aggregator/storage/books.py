@@ -5,7 +5,6 @@ The anchor is the last reading that everything explained; what is certain is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -79,31 +78,13 @@ def open_purchases(connection: Connection, provider: str) -> list[OpenPurchase]:
     return [OpenPurchase(row[0], row[1]) for row in rows]
 
 
-def unpriced(connection: Connection, provider: str) -> int:
-    """Orders booked since the anchor at their expected price, whose real charge is not known yet."""
-    query = (
-        select(func.count())
-        .select_from(orders)
-        .where(
-            orders.c.provider == provider,
-            orders.c.charge_units.is_(None),
-            orders.c.provider_order.is_not(None),
-            orders.c.finished_at.is_(None),
-        )
-    )
-    return int(connection.execute(query).scalar_one())
-
-
 def set_anchor(connection: Connection, provider: str, units: int, *, debits: int) -> None:
     """The reading just written explains everything: count from here."""
-    newest = connection.execute(
-        select(func.max(ledger_table.c.id)).where(ledger_table.c.provider == provider)
-    ).scalar_one()
     connection.execute(
         update(providers)
         .where(providers.c.name == provider)
         .values(
-            anchor_id=newest,
+            anchor_id=providers.c.reading_id,
             anchor_units=units,
             difference_units=None,
             difference_seen=0,
@@ -159,16 +140,6 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[d
 
 def adopt(connection: Connection, provider: str, difference: int, currency: str, at: datetime) -> None:
     """Book a difference that nothing explains, so that the books agree with the provider again."""
-    kind = "top_up" if difference > 0 else "charge"
+    kind = "top_up" if difference > 0 else "unexplained"
     note = "unexplained: more than was known" if difference > 0 else "unexplained: no order of ours"
     ledger.add(connection, provider, kind, Money(difference, currency), at, note=note)
-
-
-def last_readings(connection: Connection, provider: str, limit: int) -> Sequence[tuple[int, datetime]]:
-    rows = connection.execute(
-        select(ledger_table.c.units, ledger_table.c.at)
-        .where(ledger_table.c.provider == provider, ledger_table.c.kind == "reading")
-        .order_by(ledger_table.c.id.desc())
-        .limit(limit)
-    )
-    return [(row[0], row[1]) for row in rows]

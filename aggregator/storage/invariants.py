@@ -297,10 +297,10 @@ _RULES: Final = (
         """,
     ),
     _Rule(
-        "a charge takes, a refund and a top-up give",
+        "a charge takes, a refund and a top-up give, what nothing explains took",
         """
         SELECT 'ledger ' || id, kind || ' of ' || units || ' units' FROM ledger
-        WHERE (kind = 'charge' AND units >= 0) OR (kind IN ('refund', 'top_up') AND units <= 0)
+        WHERE (kind IN ('charge', 'unexplained') AND units >= 0) OR (kind IN ('refund', 'top_up') AND units <= 0)
         """,
     ),
     _Rule(
@@ -317,8 +317,17 @@ _RULES: Final = (
         """
         SELECT 'order ' || o.number, 'charged ' || o.charge_units || ' units, booked ' || -sum(l.units)
         FROM orders o JOIN ledger l ON l.order_number = o.number AND l.kind IN ('charge', 'refund')
-        WHERE o.charge_currency = l.currency
+        WHERE o.charge_currency = l.currency AND o.kind <> 'sms'
         GROUP BY o.number, o.charge_units HAVING -sum(l.units) <> o.charge_units
+        """,
+    ),
+    _Rule(
+        "what is booked for a rented number is what its provider charged",
+        """
+        SELECT 'number ' || n.id, 'charged ' || n.charge_units || ' units, booked ' || -sum(l.units)
+        FROM numbers n JOIN ledger l ON l.number_id = n.id AND l.kind IN ('charge', 'refund')
+        WHERE n.charge_currency = l.currency
+        GROUP BY n.id, n.charge_units HAVING -sum(l.units) <> n.charge_units
         """,
     ),
     # --- relatives

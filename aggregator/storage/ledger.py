@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from aggregator.domain.money import Money
-from aggregator.storage.tables import ledger
+from aggregator.storage.tables import ledger, providers
 
 
 def add(
@@ -20,10 +20,11 @@ def add(
     order_number: int | None = None,
     number_id: int | None = None,
     note: str | None = None,
-) -> None:
-    """Write one row; `kind` is reading, charge, refund or top_up."""
-    connection.execute(
-        insert(ledger).values(
+) -> int:
+    """Write one row; `kind` is reading, charge, refund, top_up or unexplained. Answers the row's id."""
+    row: int = connection.execute(
+        insert(ledger)
+        .values(
             provider=provider,
             kind=kind,
             units=amount.units,
@@ -33,7 +34,9 @@ def add(
             note=note,
             at=at,
         )
-    )
+        .returning(ledger.c.id)
+    ).scalar_one()
+    return row
 
 
 def charged(connection: Connection, order_number: int, currency: str, number_id: int | None = None) -> int:
@@ -65,6 +68,20 @@ def book_charge(
         kind = "charge" if difference > 0 else "refund"
         amount = Money(-difference, charge.currency)
         add(connection, provider, kind, amount, at, order_number=order_number, number_id=number_id, note=note)
+
+
+def moved_since_reading(connection: Connection) -> dict[str, list[Money]]:
+    """Per provider, what was booked since its balance was last read, by currency."""
+    rows = connection.execute(
+        select(ledger.c.provider, ledger.c.currency, func.sum(ledger.c.units))
+        .join(providers, providers.c.name == ledger.c.provider)
+        .where(ledger.c.id > providers.c.reading_id, ledger.c.kind != "reading")
+        .group_by(ledger.c.provider, ledger.c.currency)
+    )
+    moved: dict[str, list[Money]] = {}
+    for provider, currency, units in rows:
+        moved.setdefault(provider, []).append(Money(int(units), currency))
+    return moved
 
 
 def page(connection: Connection, provider: str, *, before: int | None, limit: int) -> list[RowMapping]:

@@ -65,7 +65,7 @@ LIVE_ATTEMPT: Final = "state IN ('planned', 'placing', 'placed', 'unclear')"
 REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
 OPEN_REFILL: Final = "state IN ('requested', 'unclear', 'pending', 'in_progress')"
 DELIVERY_STATES: Final = ("pending", "delivered", "parked")
-LEDGER_KINDS: Final = ("reading", "charge", "refund", "top_up")
+LEDGER_KINDS: Final = ("reading", "charge", "refund", "top_up", "unexplained")
 
 
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -97,7 +97,8 @@ providers = Table(
     Column("next_catalogue_at", Instant),
     Column("batch_mode", String(16)),
     Column("updated_at", Instant, nullable=False),
-    # The books: the last reading that everything explained, and the ledger's row of it.
+    # The books: the ledger's row of the last reading, and of the last one that everything explained.
+    Column("reading_id", BigInteger),
     Column("anchor_id", BigInteger),
     Column("anchor_units", BigInteger),
     Column("difference_units", BigInteger),

@@ -18,6 +18,7 @@ depends_on = None
 
 def upgrade() -> None:
     for column in (
+        sa.Column("reading_id", sa.BigInteger(), nullable=True),
         sa.Column("anchor_id", sa.BigInteger(), nullable=True),
         sa.Column("anchor_units", sa.BigInteger(), nullable=True),
         sa.Column("difference_units", sa.BigInteger(), nullable=True),

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.orders import FOLLOWED, Order, OrderState
+from aggregator.flow import outcomes
 from aggregator.flow import placement as placement_module
 from aggregator.flow.placement import Placement
 from aggregator.providers import gateway as gateway_module
@@ -530,7 +531,7 @@ async def test_a_result_that_cannot_be_stored_is_unclear_and_keeps_the_providers
         raise ValueError("some column does not take it")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Placement, "_placed", unstorable)
+        broken.setattr(outcomes, "_placed", unstorable)
         order = await street.take("one")
         await street.settle()
     unclear = await street.order(order.number)

@@ -213,7 +213,7 @@ async def test_a_provider_corrects_an_end_and_that_is_told(street: Street) -> No
     assert (after.state, after.remains) == (OrderState.PARTIAL, 400)
     assert (await street.events(order.number))[-2:] == ["order.completed", "order.partial"]
     assert after.charge == Money.parse("0.54", "USD")
-    booked = await street.database.read(lambda c: ledger.charged(c, order.number))
+    booked = await street.database.read(lambda c: ledger.charged(c, order.number, "USD"))
     assert booked == after.charge.units
 
 

@@ -366,7 +366,7 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a charge that gives",
-        "a charge takes, a refund and a top-up give",
+        "a charge takes, a refund and a top-up give, what nothing explains took",
         ["UPDATE ledger SET units = -units WHERE kind = 'charge'"],
     ),
     (
@@ -385,6 +385,15 @@ PLANTED: list[tuple[str, str, list[str]]] = [
         [
             "INSERT INTO ledger (provider, kind, units, currency, order_number, at)"
             " SELECT provider, kind, units, currency, order_number, at FROM ledger WHERE kind = 'charge'"
+        ],
+    ),
+    (
+        "a number's charge that was not booked",
+        "number 1: what is booked for a rented number is what its provider charged",
+        [
+            "UPDATE numbers SET charge_units = 7, charge_currency = 'USD' WHERE id = 1",
+            "INSERT INTO ledger (provider, kind, units, currency, order_number, number_id, at)"
+            " SELECT n.provider, 'charge', -5, 'USD', n.order_number, n.id, n.created_at FROM numbers n WHERE n.id = 1",
         ],
     ),
     (
