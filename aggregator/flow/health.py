@@ -47,6 +47,11 @@ class Health:
         known = self._breakers.get(provider, CLOSED)
         return known.reason or "too many failures" if known.is_open(self._clock.now()) else None
 
+    def on_trial(self, provider: str) -> bool:
+        """Whether the provider was down and its pause is over: one call decides."""
+        known = self._breakers.get(provider, CLOSED)
+        return known.open_until is not None and not known.is_open(self._clock.now())
+
     async def answered(self, provider: str) -> None:
         """The provider answered sensibly."""
         if self._breakers.get(provider, CLOSED) != CLOSED:

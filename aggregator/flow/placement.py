@@ -14,6 +14,7 @@ from typing import Final
 
 from aggregator.domain.catalogue import ServiceType, service_type
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.domain.evidence import settle_time
 from aggregator.domain.orders import (
     Order,
     PurchaseStarted,
@@ -21,11 +22,10 @@ from aggregator.domain.orders import (
 )
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
-from aggregator.flow.outcomes import detail, write_result
+from aggregator.flow.purchases import detail, send, write_result
+from aggregator.flow.readings import take_reading
 from aggregator.flow.views import LONG_QUIET_S
 from aggregator.providers.contract import (
-    AddRequest,
-    AddSmsRequest,
     Consequence,
     Meaning,
     PurchaseResult,
@@ -34,7 +34,7 @@ from aggregator.providers.contract import (
 )
 from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import attempts, catalogue, claims
+from aggregator.storage import attempts, books, catalogue, claims
 from aggregator.storage import orders as order_store
 from aggregator.storage.attempts import Attempt
 from aggregator.storage.database import Connection
@@ -62,6 +62,7 @@ class Placement:
             name: Workers(f"placement:{name}", gateway.settings.max_concurrency, done=wake)
             for name, gateway in house.gateways.items()
         }
+        self._one_at_a_time = {name: asyncio.Lock() for name in house.gateways}
 
     async def run_once(self) -> int:
         begun = 0
@@ -87,17 +88,39 @@ class Placement:
         """Buy planned attempts one after another until none is left."""
         more = True
         while more and not self._workers[gateway.name].stopping:
-            async with gateway.turn(Priority.PURCHASE):
-                if self._workers[gateway.name].stopping:
-                    return
-                started = await self._start(gateway)
-                if started is None:
-                    self._house.wakeups.wake("routing")
-                    return
-                result, exchange = await self._send(gateway, started)
-            await self._record(gateway, started, result, exchange)
-            # A turn costs a place and a part of the rate, so none is taken for nothing.
-            more = gateway.name in await self._house.database.read(attempts.planned)
+            if not await self._careful(gateway):
+                more = await self._buy_one(gateway, careful=False)
+                continue
+            async with self._one_at_a_time[gateway.name]:
+                # A reading between two purchases keeps apart what each of them debited.
+                if await self._window_open(gateway):
+                    await take_reading(self._house, gateway, Priority.PURCHASE)
+                more = await self._buy_one(gateway, careful=True)
+
+    async def _buy_one(self, gateway: Gateway, *, careful: bool) -> bool:
+        """Buy the oldest planned attempt; whether there is more to do."""
+        async with gateway.turn(Priority.PURCHASE):
+            if self._workers[gateway.name].stopping:
+                return False
+            if not careful and await self._careful(gateway):
+                return True  # something became unclear while this one waited for its turn
+            started = await self._start(gateway)
+            if started is None:
+                self._house.wakeups.wake("routing")
+                return False
+            result, exchange = await send(gateway, started.order, started.attempt, started.type)
+        await self._record(gateway, started, result, exchange)
+        # A turn costs a place and a part of the rate, so none is taken for nothing.
+        return gateway.name in await self._house.database.read(attempts.planned)
+
+    async def _careful(self, gateway: Gateway) -> bool:
+        """Whether purchases go one at a time: to keep evidence sharp, or to try a provider that was down."""
+        return self._house.health.on_trial(gateway.name) or await self._window_open(gateway)
+
+    async def _window_open(self, gateway: Gateway) -> bool:
+        settle = settle_time(gateway.settings.settle_s, gateway.timeout_s)
+        since = self._house.clock.now() - settle
+        return await self._house.database.read(lambda c: books.window_open(c, gateway.name, since))
 
     def _unusable(self, gateway: Gateway) -> bool:
         """Whether plans at a provider cannot be carried out soon."""
@@ -143,31 +166,6 @@ class Placement:
             return Started(attempt, saved, kind_type)
 
         return await self._house.database.write(write)
-
-    async def _send(self, gateway: Gateway, started: Started) -> tuple[PurchaseResult | NotSent, Exchange]:
-        order, attempt = started.order, started.attempt
-        if order.kind == "sms":
-            return await gateway.add_sms(
-                AddSmsRequest(
-                    project=attempt.service,
-                    quantity=order.quantity,
-                    country=attempt.country or order.params.get("country"),
-                    phone=order.params.get("phone"),
-                    idempotency_key=attempt.id,
-                )
-            )
-        taken = (*started.type.required, *started.type.optional)
-        return await gateway.add(
-            AddRequest(
-                service=attempt.service,
-                kind=order.kind,
-                type=started.type,
-                quantity=order.quantity,
-                link=order.link,
-                params={name: value for name, value in order.params.items() if name in taken},
-                idempotency_key=attempt.id,
-            )
-        )
 
     async def _record(
         self, gateway: Gateway, started: Started, result: PurchaseResult | NotSent, exchange: Exchange

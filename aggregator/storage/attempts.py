@@ -220,6 +220,15 @@ def take_back(connection: Connection, provider: str | None, at: datetime) -> int
     return len(rows)
 
 
+def note_resend(connection: Connection, attempt_id: AttemptId, resends: int, next_resend_at: datetime) -> None:
+    """An unclear purchase is about to be repeated under its key."""
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt_id, attempts.c.state == "unclear")
+        .values(resends=resends, next_resend_at=next_resend_at)
+    )
+
+
 def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
     """Purchases that were being sent when their claim ran out: nobody knows how they ended."""
     rows = connection.execute(

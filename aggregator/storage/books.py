@@ -5,11 +5,12 @@ The anchor is the last reading that everything explained; what is certain is the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
 
 from aggregator.domain.books import OpenPurchase
 from aggregator.domain.money import Money
@@ -78,6 +79,72 @@ def open_purchases(connection: Connection, provider: str) -> list[OpenPurchase]:
     return [OpenPurchase(row[0], row[1]) for row in rows]
 
 
+def open_window(connection: Connection, provider: str, at: datetime) -> None:
+    """A purchase became unclear: its evidence is looked for from now on."""
+    connection.execute(update(providers).where(providers.c.name == provider).values(next_evidence_at=at))
+
+
+def due_windows(connection: Connection, now: datetime) -> list[str]:
+    """Providers where evidence is to be looked for now."""
+    rows = connection.execute(select(providers.c.name).where(providers.c.next_evidence_at <= now))
+    return [row[0] for row in rows]
+
+
+def set_next_evidence(connection: Connection, provider: str, due: datetime | None) -> None:
+    connection.execute(update(providers).where(providers.c.name == provider).values(next_evidence_at=due))
+
+
+def window_open(connection: Connection, provider: str, sent_after: datetime) -> bool:
+    """Whether an unclear purchase was sent so lately that its evidence must be kept sharp."""
+    found = connection.execute(
+        select(attempts.c.id)
+        .where(attempts.c.provider == provider, attempts.c.state == "unclear", attempts.c.sent_at >= sent_after)
+        .limit(1)
+    ).first()
+    return found is not None
+
+
+def unclear(connection: Connection, provider: str) -> list[RowMapping]:
+    """The unclear purchases at a provider, oldest first."""
+    rows = connection.execute(
+        select(attempts)
+        .where(attempts.c.provider == provider, attempts.c.state == "unclear")
+        .order_by(attempts.c.sent_at)
+    )
+    return list(rows.mappings())
+
+
+def ids_between_neighbours(connection: Connection, attempt: RowMapping, most: int) -> list[str]:
+    """The ids between those of the purchases just before and just after this one, where ids are consecutive numbers;
+    empty when there is no such neighbour, or when there are more than `most`."""
+    placed = select(attempts.c.provider_order).where(
+        attempts.c.provider == attempt["provider"], attempts.c.state == "placed", attempts.c.sent_at.is_not(None)
+    )
+    before = connection.execute(
+        placed.where(attempts.c.sent_at < attempt["sent_at"]).order_by(attempts.c.sent_at.desc()).limit(1)
+    ).scalar()
+    after = connection.execute(
+        placed.where(attempts.c.sent_at > attempt["sent_at"]).order_by(attempts.c.sent_at).limit(1)
+    ).scalar()
+    if not (_number(before) and _number(after)):
+        return []
+    low, high = int(str(before)), int(str(after))
+    if not 0 < high - low - 1 <= most:
+        return []
+    between = [str(number) for number in range(low + 1, high)]
+    ours = connection.execute(
+        select(orders.c.provider_order).where(
+            orders.c.provider == attempt["provider"], orders.c.provider_order.in_(between)
+        )
+    )
+    known = {row[0] for row in ours}
+    return [one for one in between if one not in known]
+
+
+def _number(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def set_anchor(connection: Connection, provider: str, units: int, *, debits: int) -> None:
     """The reading just written explains everything: count from here."""
     connection.execute(
@@ -99,13 +166,13 @@ def set_difference(connection: Connection, provider: str, difference: int | None
     )
 
 
-def add_evidence(connection: Connection, attempt_id: str, evidence: dict[str, object], *, most: int = 50) -> None:
+def add_evidence(connection: Connection, attempt_id: str, evidence: Mapping[str, object], *, most: int = 50) -> None:
     """Store what was learned of an attempt; the oldest of many gives way, the first one stays."""
     known: Any = connection.execute(select(attempts.c.evidence).where(attempts.c.id == attempt_id)).scalar()
     kept = list(known or [])
     if len(kept) >= most:
         del kept[1]
-    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(evidence=[*kept, evidence]))
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(evidence=[*kept, dict(evidence)]))
 
 
 def candidates(connection: Connection, provider: str, since: datetime) -> list[dict[str, object]]:

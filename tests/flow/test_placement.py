@@ -13,7 +13,6 @@ from sqlalchemy import update
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.orders import FOLLOWED, Order, OrderState
-from aggregator.flow import outcomes
 from aggregator.flow import placement as placement_module
 from aggregator.flow.placement import Placement
 from aggregator.providers import gateway as gateway_module
@@ -527,11 +526,15 @@ async def test_an_intent_whose_commit_was_not_confirmed_is_not_sent(
 async def test_a_result_that_cannot_be_stored_is_unclear_and_keeps_the_providers_id(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unstorable(*_: Any, **__: Any) -> Any:
-        raise ValueError("some column does not take it")
+    finish = attempts.finish
+
+    def finished(connection: Any, attempt: Any, token: Any, state: str, *args: Any, **values: Any) -> None:
+        if state == "placed":
+            raise ValueError("some column does not take it")
+        finish(connection, attempt, token, state, *args, **values)
 
     with monkeypatch.context() as broken:
-        broken.setattr(outcomes, "_placed", unstorable)
+        broken.setattr(attempts, "finish", finished)
         order = await street.take("one")
         await street.settle()
     unclear = await street.order(order.number)

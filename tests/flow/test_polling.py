@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, OrderState
+from aggregator.domain.orders import OrderState
 from aggregator.flow import polling as polling_module
 from aggregator.flow.batches import MAX_CALLS
 from aggregator.flow.polling import Polling

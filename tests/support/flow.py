@@ -51,6 +51,7 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
 from aggregator.storage.tables import CLAIMED, events
 from aggregator.storage.tables import attempts as attempts_table
+from aggregator.storage.tables import ledger as ledger_table
 from aggregator.storage.tables import numbers as numbers_table
 from aggregator.storage.tables import orders as orders_table
 from aggregator.storage.tables import refills as refills_table
@@ -344,6 +345,12 @@ class Street:
     async def refills(self, order: Order) -> tuple[Refill, ...]:
         owners: Mapping[int, OrderId] = {order.number: order.id}
         return (await self.database.read(lambda c: refills.of_orders(c, owners))).get(order.id, ())
+
+    async def booked(self, order: Order) -> list[tuple[str, int]]:
+        """What the ledger has of an order: charge or refund, and 10^-8 units; what we pay is negative."""
+        query = select(ledger_table.c.kind, ledger_table.c.units).where(ledger_table.c.order_number == order.number)
+        ordered = query.order_by(ledger_table.c.id)
+        return await self.database.read(lambda c: [(row[0], row[1]) for row in c.execute(ordered)])
 
     async def accounts(self, order: Order) -> list[str]:
         return await self.database.read(lambda c: deliverables.read(c, self.house.sealer, order.number))

@@ -1,6 +1,6 @@
-"""What the end of a purchase makes of its order: placed, refused, not sent, or unclear; one transaction for all of it.
+"""A purchase: how it is sent, and what its end makes of its order; one transaction for all of that.
 
-Shared by the stage that buys and the one that finds out later. It never sends anything.
+Shared by the stage that buys and the one that finds out later. It decides nothing about when to send.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
+from aggregator.domain.catalogue import ServiceType
 from aggregator.domain.events import Draft
 from aggregator.domain.money import Money
 from aggregator.domain.orders import (
@@ -24,14 +25,51 @@ from aggregator.domain.orders import (
 from aggregator.domain.pauses import pause_after
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import House
-from aggregator.providers.contract import Consequence, Meaning, Placed, PurchaseResult, Refused, Unclear
+from aggregator.providers.contract import (
+    AddRequest,
+    AddSmsRequest,
+    Consequence,
+    Meaning,
+    Placed,
+    PurchaseResult,
+    Refused,
+    Unclear,
+)
 from aggregator.providers.gateway import Exchange, Gateway
-from aggregator.storage import attempts, catalogue, ledger, numbers
+from aggregator.storage import attempts, books, catalogue, ledger, numbers
 from aggregator.storage import orders as order_store
 from aggregator.storage.attempts import Attempt
 from aggregator.storage.database import Connection
 
 FIRST_CODE_CHECK_S: Final = 1.0
+
+
+async def send(
+    gateway: Gateway, order: Order, attempt: Attempt, kind_type: ServiceType
+) -> tuple[PurchaseResult | NotSent, Exchange]:
+    """Send the attempt, its id as idempotency key. The caller has committed the intent and holds a turn."""
+    if order.kind == "sms":
+        return await gateway.add_sms(
+            AddSmsRequest(
+                project=attempt.service,
+                quantity=order.quantity,
+                country=attempt.country or order.params.get("country"),
+                phone=order.params.get("phone"),
+                idempotency_key=attempt.id,
+            )
+        )
+    taken = (*kind_type.required, *kind_type.optional)
+    return await gateway.add(
+        AddRequest(
+            service=attempt.service,
+            kind=order.kind,
+            type=kind_type,
+            quantity=order.quantity,
+            link=order.link,
+            params={name: value for name, value in order.params.items() if name in taken},
+            idempotency_key=attempt.id,
+        )
+    )
 
 
 def write_result(
@@ -130,6 +168,7 @@ def _unclear(
         connection, attempt.id, None, "unclear", now, **{**common, "outcome": result.reason[:32], "detail": detail}
     )
     applied = apply(order, PurchaseUnclear(attempt.id, result.reason, detail), now)
+    books.open_window(connection, attempt.provider, now)
     return order_store.save(connection, order, applied.order, applied.events, now)
 
 
