@@ -32,6 +32,8 @@ class Health:
         self._clock = clock
         self._breakers: dict[str, Breaker] = dict.fromkeys(providers, CLOSED)
         self._doors: dict[str, asyncio.Lock] = {}
+        self._bad_purchases: set[str] = set()
+        """Providers whose purchases fail. That they answer questions does not make them fit to buy from."""
 
     async def load(self) -> None:
         """Take over what an earlier run knew."""
@@ -52,13 +54,17 @@ class Health:
         known = self._breakers.get(provider, CLOSED)
         return known.open_until is not None and not known.is_open(self._clock.now())
 
-    async def answered(self, provider: str) -> None:
-        """The provider answered sensibly."""
-        if self._breakers.get(provider, CLOSED) != CLOSED:
+    async def answered(self, provider: str, *, purchase: bool = False) -> None:
+        """The provider answered sensibly: a question, or a purchase."""
+        if purchase:
+            self._bad_purchases.discard(provider)
+        if provider not in self._bad_purchases and self._breakers.get(provider, CLOSED) != CLOSED:
             await self._change(provider, lambda _: CLOSED)
 
-    async def failed(self, provider: str, reason: str, *, fatal: bool = False) -> None:
+    async def failed(self, provider: str, reason: str, *, fatal: bool = False, purchase: bool = False) -> None:
         """The provider did not answer, or not as one that works."""
+        if purchase:
+            self._bad_purchases.add(provider)
         now = self._clock.now()
         await self._change(provider, lambda before: breaker.failed(before, reason, now, fatal=fatal))
 

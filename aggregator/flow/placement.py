@@ -212,10 +212,10 @@ class Placement:
     async def _note_health(self, provider: str, result: PurchaseResult | NotSent) -> None:
         match result:
             case NotSent(reason):
-                await self._house.health.failed(provider, reason)
+                await self._house.health.failed(provider, reason, purchase=True)
             case Refused(meaning=Meaning.AUTH) | Refused(consequence=Consequence.PROVIDER_DOWN):
                 await self._house.health.failed(provider, result.text, fatal=True)
             case Unclear(reason=reason):
-                await self._house.health.failed(provider, reason)
+                await self._house.health.failed(provider, reason, purchase=True)
             case _:
-                await self._house.health.answered(provider)
+                await self._house.health.answered(provider, purchase=True)

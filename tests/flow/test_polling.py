@@ -72,7 +72,9 @@ async def test_250_open_orders_cost_three_calls_a_round(street: Street) -> None:
 
 
 @on_sqlite
-async def test_no_batch_is_larger_than_the_provider_takes(database: Database, clock: ManualClock, tmp_path: Path) -> None:
+async def test_no_batch_is_larger_than_the_provider_takes(
+    database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
     async with a_street(database, clock, tmp_path, SERVICES, smmplus={"batch_size": 7}) as street:
         await street.given("slow", 15)
         await street.advance(15)
@@ -246,7 +248,15 @@ async def test_the_providers_last_word_ends_the_order_once(
 # --- calls that fail
 
 
-FAILING = ["http_500_before", "html", "close_before", "reset_before", "truncated_before", "wrong_json_before", "redirect"]
+FAILING = [
+    "http_500_before",
+    "html",
+    "close_before",
+    "reset_before",
+    "truncated_before",
+    "wrong_json_before",
+    "redirect",
+]
 
 
 @on_sqlite

@@ -281,7 +281,9 @@ async def test_a_failing_check_changes_nothing_and_is_made_again(street: Street,
 async def test_a_code_that_came_while_the_provider_was_out_of_reach_is_told_however_late(street: Street) -> None:
     """Silence for an hour proves no expiry: the number was paid, and its code is there."""
     order = await rent(street)
-    street.break_with(*(FaultRule("close_before", account="hstock", action=name) for name in ("sms_code", "sms_status")))
+    street.break_with(
+        *(FaultRule("close_before", account="hstock", action=name) for name in ("sms_code", "sms_status"))
+    )
     await street.advance(2 * LIFE_S)
     assert (await the_number(street, order)).state is NumberState.WAITING
     street.break_with()
@@ -303,7 +305,9 @@ async def test_after_a_long_stop_a_number_is_looked_at_even_if_the_first_look_fa
     await street.advance(900)
     done = await street.order(order.number)
     assert done.state is (OrderState.COMPLETED if service == "code" else OrderState.CANCELED)
-    assert [kind for kind, _ in await street.booked(order)] == (["charge"] if service == "code" else ["charge", "refund"])
+    assert [kind for kind, _ in await street.booked(order)] == (
+        ["charge"] if service == "code" else ["charge", "refund"]
+    )
     assert sum(units for _, units in await street.booked(order)) == (-50_000_000 if service == "code" else 0)
 
 
