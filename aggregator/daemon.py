@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -39,7 +40,7 @@ from aggregator.providers.gateway import build_gateways
 from aggregator.schedule import Schedule
 from aggregator.storage import catalogue, claims
 from aggregator.storage.database import Database, open_database
-from aggregator.storage.deliverables import Sealer, load_or_create_key
+from aggregator.storage.deliverables import Sealer, SealingError, load_or_create_key
 from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
 from aggregator.storage.migrate import migrate
 from aggregator.storage.tables import CLAIMED
@@ -100,9 +101,16 @@ async def open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
 
     AlreadyRunning, NewerSchema and StorageUnavailable say why it cannot be had.
     """
-    database = open_database(settings.database.reveal())
+    try:
+        return await _open_storage(settings)
+    except StorageUnavailable as exc:
+        raise StorageUnavailable(f"{settings.database}: {exc}") from exc
+
+
+async def _open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
     if settings.database.path is not None:
-        settings.database.path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(settings.database.path.parent)
+    database = open_database(settings.database.reveal())
     try:
         lock = await acquire(database)
     except BaseException:
@@ -122,13 +130,26 @@ async def open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
     return database, lock
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageUnavailable(f"its folder {folder} cannot be made: {exc.strerror}") from exc
+
+
 def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
-    """The sealer of delivered accounts; its key file is made when there is none."""
+    """The sealer of delivered accounts; its key file is made when there is none. SealingError: it is no key."""
     key = settings.sealing_key
-    text = key.value.reveal() if key.value is not None else load_or_create_key(key.file) if key.file else ""
+    try:
+        text = key.value.reveal() if key.value is not None else load_or_create_key(key.file) if key.file else ""
+    except UnicodeDecodeError as exc:
+        raise SealingError(f"{key.file} is not a sealing key; make one with: aggregator keys generate --sealing") from exc
     for line in text.split():
         redactor.add(line)
-    return Sealer(text)
+    try:
+        return Sealer(text)
+    except SealingError as exc:
+        raise SealingError(f"{key.file}: {exc}" if key.file else str(exc)) from exc
 
 
 async def start(settings: Settings, redactor: Redactor, *, clock: Clock | None = None) -> Daemon:

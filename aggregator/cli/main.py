@@ -9,28 +9,39 @@ import asyncio
 import os
 import secrets as random_source
 import sys
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-from cryptography.fernet import Fernet
-from rich.console import Console
-from rich.table import Table
 
 from aggregator import __version__
-from aggregator import log as logging
 from aggregator.cli.output import emit
-from aggregator.config import ConfigError, Settings, find_config_path, load
-from aggregator.domain.errors import StorageUnavailable
-from aggregator.storage.deliverables import SealingError
-from aggregator.storage.lock import AlreadyRunning
-from aggregator.storage.migrate import NewerSchema
+
+# What takes long to import is imported by the command that needs it, so that `version` and `--help` answer at once.
+if TYPE_CHECKING:
+    from aggregator.config import ConfigError, Settings
 
 CANNOT: Final = 1
 ASKED_WRONGLY: Final = 2
+MAX_SPEED: Final = 1_000_000
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _speed(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not 0 < value <= MAX_SPEED:  # false for nan, too
+        raise click.BadParameter(f"must be greater than 0 and at most {MAX_SPEED}, got {value:g}")
+    return value
+
+
+def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from aggregator.sandbox.server import is_loopback
+
+    if not is_loopback(value):
+        raise click.BadParameter(f"the sandbox listens on loopback only, got {value!r}")
+    return value
+
 
 config_option = click.option(
     "--config",
@@ -41,12 +52,32 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
+class BadConfig(Exception):
+    """The text names the config file and lists everything that is wrong with it."""
+
+
 def read_settings(config_path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of the config file, wherever it is found; ConfigError lists everything that is wrong."""
-    return load(find_config_path(config_path, environ, Path.cwd()), environ)
+    """The settings of the config file, wherever it is found; BadConfig when it cannot be used."""
+    from aggregator.config import ConfigError, find_config_path, load
+
+    path = config_path
+    try:
+        path = find_config_path(config_path, environ, Path.cwd())
+        return load(path, environ)
+    except ConfigError as exc:
+        words = _config_words(path, exc)
+    raise BadConfig(words)
+
+
+def _config_words(path: Path | None, error: ConfigError) -> str:
+    if not any(problem.path for problem in error.problems):
+        return str(error)  # it is about the file as a whole, and names it
+    count = len(error.problems)
+    return f"{path} has {count} problem{'s' if count > 1 else ''}:\n{error}"
 
 
 @click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="aggregator", message="%(prog)s %(version)s")
 def cli() -> None:
     """A multi-provider order aggregator: never twice, never lost, every cent explained."""
 
@@ -60,13 +91,19 @@ def version(as_json: bool) -> None:
 
 @cli.command()
 @config_option
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="What is worth a line.",
+)
 def run(config_path: Path | None, log_level: str) -> None:
     """Run the daemon until SIGTERM."""
-    from aggregator import daemon
+    from aggregator import daemon, log
 
     settings = read_settings(config_path)
-    redactor = logging.configure(secrets=settings.secrets(), level=log_level.upper())
+    redactor = log.configure(secrets=settings.secrets(), level=log_level)
     raise SystemExit(asyncio.run(daemon.run(settings, redactor)))
 
 
@@ -75,10 +112,11 @@ def run(config_path: Path | None, log_level: str) -> None:
 @json_option
 def migrate(config_path: Path | None, as_json: bool) -> None:
     """Create the database, or bring an older one to this version's schema."""
+    from aggregator import log
     from aggregator.daemon import open_storage
 
     settings = read_settings(config_path)
-    logging.configure(secrets=settings.secrets(), level="WARNING")
+    log.configure(secrets=settings.secrets(), level="WARNING")
 
     async def work() -> None:
         database, lock = await open_storage(settings)
@@ -94,6 +132,9 @@ def migrate(config_path: Path | None, as_json: bool) -> None:
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:
     """Check the config file and show what it says: providers, services, webhooks, doors."""
+    from rich.console import Console
+    from rich.table import Table
+
     settings = read_settings(config_path)
     shown = {
         "database": str(settings.database),
@@ -130,17 +171,19 @@ def generate(kind: str, as_json: bool) -> None:
     """Print a fresh key; it is stored nowhere."""
     made = {
         "webhook": lambda: "whsec_" + b64encode(random_source.token_bytes(32)).decode(),
-        "sealing": lambda: Fernet.generate_key().decode(),
+        "sealing": lambda: urlsafe_b64encode(random_source.token_bytes(32)).decode(),
         "caller": lambda: "agg_" + random_source.token_urlsafe(32),
     }[kind]()
     emit({"kind": kind, "key": made}, as_json, made)
 
 
 @cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback, help="A loopback address.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: any free port.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides what happens to each order.")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="How much faster time goes in there.")
+@click.option(
+    "--speed", type=float, default=1.0, show_default=True, callback=_speed, help="How much faster time goes in there."
+)
 @click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A file of fault rules.")
 def sandbox(host: str, port: int, seed: int, speed: float, faults: Path | None) -> None:
     """Serve both dialects on loopback, with lifelike lags, drops and faults; no provider key needed."""
@@ -153,7 +196,14 @@ def sandbox(host: str, port: int, seed: int, speed: float, faults: Path | None) 
 @cli.command()
 @click.option("--once", is_flag=True, help="End by itself, with exit code 0, when every order is final.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="The daemon's port.")
-@click.option("--speed", type=float, default=10.0, show_default=True, help="How much faster the sandbox's time goes.")
+@click.option(
+    "--speed",
+    type=float,
+    default=10.0,
+    show_default=True,
+    callback=_speed,
+    help="How much faster the sandbox's time goes.",
+)
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep database and config there.")
 def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     """Run the main job with no account or key: sandbox, daemon, webhook listener, and a few orders."""
@@ -166,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code."""
     try:
         cli.main(argv, prog_name="aggregator", standalone_mode=False)
-    except ConfigError as exc:
+    except BadConfig as exc:
         return _complain(str(exc), ASKED_WRONGLY)
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
@@ -174,15 +224,37 @@ def main(argv: list[str] | None = None) -> int:
     except click.ClickException as exc:
         exc.show()
         return ASKED_WRONGLY
-    except (AlreadyRunning, NewerSchema, StorageUnavailable, SealingError, OSError) as exc:
-        return _complain(str(exc), CANNOT)
     except click.exceptions.Abort:
         return _complain("stopped", CANNOT)
     except KeyboardInterrupt:
         return 130
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 0
+    except Exception as exc:
+        code = _known(exc)
+        if code is None:
+            raise
+        return _complain(_os_words(exc) if isinstance(exc, OSError) else str(exc), code)
     return 0
+
+
+def _known(exc: Exception) -> int | None:
+    """The exit code of an error that a user can do something about; None: it is a bug, which shows its traceback."""
+    from aggregator.domain.errors import StorageUnavailable
+    from aggregator.storage.deliverables import SealingError
+    from aggregator.storage.lock import AlreadyRunning
+    from aggregator.storage.migrate import NewerSchema
+
+    if isinstance(exc, SealingError):  # the next start would fail the same way
+        return ASKED_WRONGLY
+    return CANNOT if isinstance(exc, AlreadyRunning | NewerSchema | StorageUnavailable | OSError) else None
+
+
+def _os_words(exc: OSError) -> str:
+    """`/file: Permission denied`, without the number."""
+    if exc.strerror is None:
+        return str(exc)
+    return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
 
 
 def _complain(text: str, code: int) -> int:

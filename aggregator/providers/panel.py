@@ -87,7 +87,7 @@ class PanelDialect:
             return found
         opened, items = found
         read = [self.catalogue_row(item) for item in items]
-        page, pages, total = _paging(opened.document)
+        page, pages, total = _paging(opened.document, len(read))
         kept = tuple(row for row in read if row is not None)
         return CataloguePage(kept, len(read) - len(kept), page, pages, total)
 
@@ -361,7 +361,7 @@ class PanelDialect:
         return _UNSUPPORTED
 
 
-def _paging(document: object) -> tuple[int, int, int | None]:
+def _paging(document: object, rows_read: int) -> tuple[int, int, int | None]:
     """(page, pages, total) of a paged catalogue; 1 of 1 for a bare array.
 
     hstockplus.txt: "When limit is 0 or omitted, all services are returned and page/limit equal total", so `page` is
@@ -372,7 +372,7 @@ def _paging(document: object) -> tuple[int, int, int | None]:
     if not isinstance(holder, dict):
         return 1, 1, None
     total, limit, page = (whole(holder.get(name)) for name in ("total", "limit", "page"))
-    if total is not None and (not limit or limit >= total):
+    if total is not None and (rows_read >= total or (limit or 0) >= total):
         return 1, 1, total
     pages = -(-total // limit) if total is not None and limit else whole(holder.get("total_pages"))
     return page or 1, pages or 1, total

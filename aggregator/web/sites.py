@@ -58,11 +58,20 @@ async def start_sites(app: web.Application, listen: Iterable[Address | socket.so
     await runner.setup()
     try:
         for address in listen:
-            await _site(runner, address).start()
+            await _open(_site(runner, address), address)
     except BaseException:
         await runner.cleanup()
         raise
     return runner
+
+
+async def _open(site: web.BaseSite, address: Address | socket.socket) -> None:
+    try:
+        await site.start()
+    except OSError as exc:
+        # asyncio names the address sometimes, and its error texts differ; a failed look-up has no errno of the system.
+        reason = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)
+        raise OSError(exc.errno, f"cannot listen on {address}: {reason}") from exc
 
 
 def _site(runner: web.AppRunner, address: Address | socket.socket) -> web.BaseSite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ async def test_each_offer_is_asked_once_a_round_and_rounds_grow_apart(street: St
             await street.next()
         moments.append(street.clock.now())
         assert street.calls("smmplus", "add") == street.calls("smmcheap", "add") == before + 1
-    waits = [(after - earlier).total_seconds() for earlier, after in zip(moments, moments[1:], strict=False)]
+    waits = [(after - earlier).total_seconds() for earlier, after in pairwise(moments)]
     assert waits == [5, 10, 20, 40]
     waiting = await street.order(order.number)
     assert (waiting.state, waiting.error_type) == (OrderState.ACCEPTED, "waiting")
@@ -305,7 +306,7 @@ async def test_an_active_order_on_the_link_waits_with_growing_pauses_and_is_boug
         while street.calls("smmplus", "add") == before:
             await street.next()
         moments.append(street.clock.now())
-    waits = [(after - earlier).total_seconds() for earlier, after in zip(moments, moments[1:], strict=False)]
+    waits = [(after - earlier).total_seconds() for earlier, after in pairwise(moments)]
     assert waits == [5, 10, 20]
     assert (await street.order(order.number)).state is OrderState.PENDING
     assert [row["state"] for row in await street.attempts(order.number)] == ["refused"] * 3 + ["placed"]
@@ -435,8 +436,7 @@ async def test_a_purchase_that_was_cut_in_flight_is_unclear(street: Street) -> N
     await street.routing.idle()
     await street.placement.run_once()
     async with asyncio.timeout(10):
-        while not street.purchases():
-            await asyncio.sleep(0)
+        await street.sold.wait()
     await street.placement.stop(0)
     await after_the_crash(street, order)
     assert len(street.purchases()) == 1

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ async def test_the_longer_nothing_changes_the_less_often_is_asked(street: Street
         await street.next()
         asked.append(street.clock.now())
     assert street.calls("smmplus", "status") == 40
-    waits = [(after - before).total_seconds() for before, after in zip(asked, asked[1:], strict=False)]
+    waits = [(after - before).total_seconds() for before, after in pairwise(asked)]
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (15, 3600)
     assert (await street.order(order.number)).state is OrderState.PENDING
@@ -275,7 +276,7 @@ async def test_a_failing_provider_changes_nothing_and_is_not_hammered(street: St
 
 
 @on_sqlite
-@pytest.mark.parametrize("fault", ["http_500_before", "html", "wrong_json_before"])
+@pytest.mark.parametrize("fault", BROKEN)
 async def test_a_broken_provider_is_found_out_by_a_few_calls(street: Street, fault: str) -> None:
     await street.given("one", 100)
     street.break_with(FaultRule(fault, account="smmplus", action="status"))

@@ -187,7 +187,7 @@ async def test_the_wallet_is_not_promised_twice(street: Street) -> None:
     assert planned.count("hstock") <= 2  # one load of the world serves a whole batch
     assert planned[2] == "smmcheap"
     await street.settle()
-    assert all((await street.order(order.number)).provider_order for order in (first, second, third))
+    assert all([(await street.order(order.number)).provider_order for order in (first, second, third)])
 
 
 async def test_among_equals_the_configs_order_decides(database: Database, clock: ManualClock, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ async def test_the_last_ones_go_to_those_who_came_first(street: Street) -> None:
     services = street.account("hstock").services
     services["5"] = replace(services["5"], stock=9)
     await street.advance(60)
-    assert all((await street.order(order.number)).provider_order for order in taken)
+    assert all([(await street.order(order.number)).provider_order for order in taken])
 
 
 @on_sqlite
@@ -327,12 +327,12 @@ async def test_a_first_sync_that_failed_counts_and_the_others_are_asked(
 async def test_a_sync_that_never_ends_is_waited_for_no_longer_than_its_timeout(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    async with a_street(database, clock, tmp_path, SERVICES, synced=False) as street:
+    async with a_street(database, clock, tmp_path, SERVICES, synced=False, hstock={"timeout_s": 3}) as street:
         order = await street.take("followers")
         for name in ("smmplus", "smmcheap"):
             await street.sync.sync(street.house.gateways[name])
             street.routing.sync_ended(name)
-        await street.advance(29)
+        await street.advance(2)
         assert await street.attempts(order.number) == []
         await street.advance(2)
         assert (await street.order(order.number)).provider == "smmcheap"

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def says(action: str, count: int | None = None, **answer: object) -> FaultRule:
     return FaultRule("wrong_json_before", account="hstock", action=action, body=json.dumps(answer), count=count)
 
 
+def silent(fault: str, count: int | None = None) -> list[FaultRule]:
+    """Both ways to ask for a code fail."""
+    return [FaultRule(fault, account="hstock", action=name, count=count) for name in ("sms_code", "sms_status")]
+
+
 # --- codes
 
 
@@ -117,7 +123,7 @@ async def test_a_number_is_asked_quickly_at_first_and_within_the_bounds_later(st
     while (number := await the_number(street, order)).state is NumberState.WAITING:
         moments.append((await street.column(numbers_table, number.id, "next_check_at")) - order.created_at)
         await street.next()
-    waits = [(after - before).total_seconds() for before, after in zip(moments, moments[1:], strict=False)]
+    waits = [(after - before).total_seconds() for before, after in pairwise(moments)]
     assert moments[0] <= timedelta(seconds=3)
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (3, 15)
@@ -268,7 +274,7 @@ SILENT = ["http_500_before", "html", "close_before", "reset_before", "wrong_json
 @pytest.mark.parametrize("fault", SILENT)
 async def test_a_failing_check_changes_nothing_and_is_made_again(street: Street, fault: str) -> None:
     order = await rent(street)
-    street.break_with(*(FaultRule(fault, account="hstock", action=action) for action in ("sms_code", "sms_status")))
+    street.break_with(*silent(fault))
     await street.advance(120)
     assert (await the_number(street, order)).state is NumberState.WAITING
     assert (await street.order(order.number)).state is OrderState.IN_PROGRESS
@@ -299,9 +305,7 @@ async def test_after_a_long_stop_a_number_is_looked_at_even_if_the_first_look_fa
     order = await rent(street, service)
     street.clock.advance(3 * 3600)
     await street.restart()
-    street.break_with(
-        *(FaultRule("reset_before", account="hstock", action=name, count=2) for name in ("sms_code", "sms_status"))
-    )
+    street.break_with(*silent("reset_before", count=2))
     await street.advance(900)
     done = await street.order(order.number)
     assert done.state is (OrderState.COMPLETED if service == "code" else OrderState.CANCELED)

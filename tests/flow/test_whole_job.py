@@ -14,7 +14,6 @@ from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
 from aggregator.domain.orders import Order, OrderState
 from aggregator.flow import placement as placement_module
-from aggregator.sandbox.behaviour import Behaviour
 from aggregator.sandbox.faults import FaultRule
 from aggregator.storage import outbox
 from aggregator.storage.database import Database
@@ -31,7 +30,6 @@ SERVICES = {
     "yahoo": product("hstock/9"),
     "code": sms("hstock/65f0bb/us"),
 }
-BY_HAND = Behaviour("complete", pending_s=60, run_s=600, batch=2)
 
 
 @pytest.fixture(autouse=True)
@@ -260,4 +258,4 @@ async def test_all_kinds_at_once_each_come_to_their_end(street: Street) -> None:
     orders = await street.orders()
     assert {order.state for order in orders} == {OrderState.COMPLETED}
     assert len(street.purchases()) == 20
-    assert all((await street.events(order.number))[0] == "order.accepted" for order in orders)
+    assert all([(await street.events(order.number))[0] == "order.accepted" for order in orders])

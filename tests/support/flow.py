@@ -6,6 +6,7 @@ stages until nothing is due at this instant. When it closes, what the providers 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ from aggregator.storage.tables import attempts as attempts_table
 from aggregator.storage.tables import ledger as ledger_table
 from aggregator.storage.tables import numbers as numbers_table
 from aggregator.storage.tables import orders as orders_table
+from aggregator.storage.tables import providers as providers_table
 from aggregator.storage.tables import refills as refills_table
 from tests.support.house import make_house
 from tests.support.rows import buy
@@ -69,6 +71,7 @@ _DUE: Final = (
     orders_table.c.next_poll_at,
     orders_table.c.next_refill_at,
     numbers_table.c.next_check_at,
+    providers_table.c.next_evidence_at,
     refills_table.c.next_poll_at,
     *(table.c.claimed_until for table in (orders_table, attempts_table, numbers_table, refills_table)),
 )
@@ -139,6 +142,15 @@ class Street:
         self.database = ShakyDatabase(database)
         self.audited = True
         """Whether what was sold is held against the journal at the end; a test that lies to `resolve` says False."""
+        self.sold = asyncio.Event()
+        """Set by the first purchase that a provider accepts."""
+        record = world.ledger.record
+
+        def recorded(*args: Any, **values: Any) -> None:
+            record(*args, **values)
+            self.sold.set()
+
+        world.ledger.record = recorded  # type: ignore[method-assign]
         self.said: list[EventDict] = []
         """What was logged."""
         self._folder = folder
@@ -278,7 +290,7 @@ class Street:
         return bought
 
     async def given(self, service: str, count: int) -> list[Order]:
-        """So many orders that the provider of the service's first offer works on, without the trouble of buying them."""
+        """So many orders that the provider of the service's first offer works on, without the calls to buy them."""
         offer = self.house.settings.services[service].offers[0]
         account, now = self.account(offer.provider), self.world.now()
         wishes = [self.wish(service, 500, f"https://example.com/{place}") for place in range(count)]
