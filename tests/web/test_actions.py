@@ -70,7 +70,9 @@ async def test_an_unclear_order_is_resolved_as_placed(doors: Doors) -> None:
     reply = await doors.post(path, {"outcome": "placed", "provider_order": "9001"}, key=ADMIN)
     assert (reply.status, reply.json["state"], reply.json["provider_order"]) == (200, "pending", "9001")
     (attempt,) = (await doors.get(f"/v1/orders/{order.id}/attempts", key=ADMIN)).json["attempts"]
-    assert attempt["evidence"] == [{"kind": "person", "by": "boss", "outcome": "placed"}]
+    (said,) = attempt["evidence"]
+    assert (said["kind"], said["by"], said["outcome"]) == ("person", "boss", "placed")
+    assert said["at"].endswith("Z")
     assert (await doors.post(path, {"outcome": "not_placed"}, key=ADMIN)).status == 409
 
 
@@ -122,3 +124,17 @@ async def test_what_was_delivered_is_opened_for_its_owner_and_the_reading_is_log
     assert "pass1" not in str(logs)
     assert (await doors.get(f"/v1/orders/{order.id}/delivery", key=ADMIN)).json == {"accounts": accounts}
     assert "pass1" not in (await doors.get(f"/v1/orders/{order.id}")).text
+
+
+async def test_accounts_that_another_key_sealed_are_not_a_surprise(
+    sqlite_doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = sqlite_doors.house
+    order = await sqlite_doors.order()
+    another = deliverables.Sealer(Fernet.generate_key().decode())
+    await sqlite_doors.write(deliverables.add_new, another, order["number"], ["user1:pass1"], house.clock.now())
+    with capture_logs() as logs:
+        reply = await sqlite_doors.get(f"/v1/orders/{order['id']}/delivery")
+    assert (reply.status, reply.problem) == (503, "unavailable")
+    assert "give the right one back" in reply.json["detail"]
+    assert [line["log_level"] for line in logs if line["event"] == "delivery_cannot_be_opened"] == ["error"]

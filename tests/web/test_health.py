@@ -26,6 +26,20 @@ async def test_readyz_needs_a_database_that_takes_writes(doors: Doors, monkeypat
     assert int(reply.headers["Retry-After"]) > 0
 
 
+async def test_readyz_hears_of_requests_that_the_database_failed(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await doors.get("/readyz", key=None)).status == 200
+    # A full disk may still take the few bytes of a look.
+    broken(doors, monkeypatch, StorageUnavailable("disk full"))
+    assert (await doors.post("/v1/orders", an_order())).status == 503
+    monkeypatch.undo()
+    assert (await doors.get("/readyz", key=None)).status == 503
+    assert "aggregator_database_up 0.0" in (await doors.get("/metrics", key=READER)).text
+    monkeypatch.setattr("aggregator.web.health.FAILED_S", 0.0)
+    assert (await doors.get("/readyz", key=None)).status == 200
+
+
 async def test_readyz_is_over_when_the_daemon_drains(doors: Doors) -> None:
     assert (await doors.get("/readyz", key=None)).json == {"status": "ready"}
     doors.draining = True

@@ -99,7 +99,12 @@ async def test_a_file_that_is_no_socket_is_kept(app: aiohttp.web.Application, tm
 async def test_a_port_that_is_taken_leaves_nothing_open(app: aiohttp.web.Application, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=str(port)):
+        with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
             await start_sites(app, [UnixAddress(tmp_path / "api.sock"), TcpAddress("127.0.0.1", port)])
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(str(tmp_path / "api.sock"))
+
+
+async def test_a_host_that_does_not_resolve_is_named(app: aiohttp.web.Application) -> None:
+    with pytest.raises(OSError, match=r"cannot listen on no\.such\.host\.invalid:8080: "):
+        await start_sites(app, [TcpAddress("no.such.host.invalid", 8080)])
