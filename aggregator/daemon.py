@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +39,8 @@ from aggregator.notify import Notifier
 from aggregator.outbound import Outbound
 from aggregator.providers.gateway import build_gateways
 from aggregator.schedule import Schedule
-from aggregator.storage import catalogue, claims
-from aggregator.storage.database import Database, open_database
+from aggregator.storage import catalogue, claims, deliverables
+from aggregator.storage.database import Database, SqliteDatabase, open_database
 from aggregator.storage.deliverables import Sealer, SealingError, load_or_create_key
 from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
 from aggregator.storage.migrate import migrate
@@ -51,7 +52,7 @@ log = get_logger()
 LOOP_LIMIT_S: Final = 30.0
 """A loop that has not come round for so long is stuck; the watchdog is no longer fed."""
 STOP_MARGIN_S: Final = 5.0
-LOCK_CHECK_S: Final = 5.0
+LOCK_CHECK_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Daemon:
     stages: tuple[Stage, ...]
     schedule: Schedule
     outbound: Outbound
-    lock: DaemonLock
+    lock: _LockWatch
     runner: web.AppRunner
     draining: asyncio.Event
     failed: asyncio.Event
@@ -143,7 +144,9 @@ def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
     try:
         text = key.value.reveal() if key.value is not None else load_or_create_key(key.file) if key.file else ""
     except UnicodeDecodeError as exc:
-        raise SealingError(f"{key.file} is not a sealing key; make one with: aggregator keys generate --sealing") from exc
+        raise SealingError(
+            f"{key.file} is not a sealing key; make one with: aggregator keys generate --sealing"
+        ) from exc
     for line in text.split():
         redactor.add(line)
     try:
@@ -182,6 +185,7 @@ async def _build(
         sealer=open_sealer(settings, redactor),
         wakeups=Wakeups(),
     )
+    await database.read(partial(deliverables.check_key, sealer=house.sealer))
     schedule = Schedule(clock)
     routing = Routing(house)
     intake = Intake(house)
@@ -205,7 +209,8 @@ async def _build(
         schedule.add(stage.name, every_s, stage.run_once)
     schedule.add("intake", 60, intake.refresh)
     failed = asyncio.Event()
-    schedule.add("lock", LOCK_CHECK_S, _LockWatch(database, lock, failed).run_once)
+    watched = _LockWatch(database, lock, failed)
+    schedule.add("lock", LOCK_CHECK_S, watched.run_once)
     for name in schedule.ages():
         house.wakeups.on(name, partial(schedule.wake, name))
     draining = asyncio.Event()
@@ -223,26 +228,38 @@ async def _build(
     runner = await start_sites(app, settings.listen)
     schedule.start()
     stages = tuple(stage for stage, _ in table)
-    return Daemon(settings, house, stages, schedule, outbound, lock, runner, draining, failed)
+    return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)
 
 
 class _LockWatch:
-    """A lock that was lost with its connection is taken again; when somebody else has it, this daemon ends."""
+    """The daemon's lock. One that was lost with its connection is taken again; when somebody else has it, this daemon
+    ends."""
 
     def __init__(self, database: Database, lock: DaemonLock, failed: asyncio.Event) -> None:
         self._database = database
-        self._lock = lock
+        self._lock: DaemonLock | None = lock
         self._failed = failed
 
     async def run_once(self) -> None:
-        if await self._lock.held():
+        if isinstance(self._database, SqliteDatabase) and not self._database.in_place():
+            # What is written now goes into a file that nobody can find again: better no answer than a false 201.
+            log.error("database_file_gone", reason="the SQLite file was removed or replaced under the daemon")
+            self._failed.set()
             return
+        if self._lock is not None and await self._lock.held():
+            return
+        await self.release()  # gives its dead connection back, which would else be missing in the pool for ever
         try:
             self._lock = await acquire(self._database)
             log.warning("daemon_lock_taken_again")
         except AlreadyRunning as exc:
             log.error("daemon_lock_lost", reason=str(exc))
             self._failed.set()
+
+    async def release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            await lock.release()
 
 
 async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon], None] = lambda _: None) -> int:
@@ -251,8 +268,12 @@ async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopping.set)
+    # Its terminal was closed; without one it is meant as "read the config anew", which must not cut purchases off.
+    loop.add_signal_handler(signal.SIGHUP, stopping.set if _has_terminal() else _refuse_reload)
     notifier = Notifier()
     daemon = await start(settings, redactor)
+    if not daemon.addresses:
+        log.warning("no_door_is_open", reason="without keys no TCP port is opened: add keys, or listen on unix:/path")
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
     notifier.send("READY=1")
     ready(daemon)
@@ -267,6 +288,14 @@ async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon
     feeding.cancel()
     log.info("daemon_stopped")
     return 1 if daemon.failed.is_set() else 0
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _refuse_reload() -> None:
+    log.warning("hangup_ignored", reason="the config is read at the start alone; restart the daemon to apply a change")
 
 
 async def _feed_watchdog(notifier: Notifier, schedule: Schedule) -> None:

@@ -154,7 +154,8 @@ def check(config_path: Path | None, as_json: bool) -> None:
     for name, service in settings.services.items():
         table.add_row(name, service.kind, ", ".join(f"{offer.provider}/{offer.target}" for offer in service.offers))
     console.print(table)
-    console.print(f"database {settings.database}; doors {', '.join(map(str, settings.listen)) or 'none'}")
+    doors = ", ".join(map(str, settings.listen)) or "none: without keys no TCP port is opened; add keys, or unix:/path"
+    console.print(f"database {settings.database}; doors {doors}", markup=False, soft_wrap=True)
 
 
 @cli.group()

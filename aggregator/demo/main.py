@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 import tempfile
@@ -20,7 +21,7 @@ from aiohttp import web
 from rich.console import Console
 
 from aggregator.demo.listener import Heard, Listener
-from aggregator.demo.scene import REFILLED, WISHES, Scene, set_up
+from aggregator.demo.scene import REFILLED, WISHES, Scene, Wish, set_up
 from aggregator.demo.screen import Screen
 from aggregator.demo.supervisor import Supervisor
 from aggregator.sandbox.server import create_app as sandbox_app
@@ -29,6 +30,8 @@ from aggregator.sandbox.world import World
 FINAL: Final = ("completed", "partial", "canceled", "failed")
 READY_WITHIN_S: Final = 60.0
 DONE_WITHIN_S: Final = 180.0
+UNCLEAR_FOR_S: Final = 10.0
+"""So long an unclear order may still find its end by itself; then it is shown how a person ends it."""
 LOOK_EVERY_S: Final = 0.25
 
 
@@ -46,9 +49,12 @@ def run_demo(*, once: bool, port: int, speed: float, keep: Path | None) -> int:
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aggregator-demo-")))
         try:
-            return asyncio.run(Demo(Screen(console), Scene(folder, free_port(port)), speed, once).run())
+            chosen = free_port(port)
+            if port not in (0, chosen):
+                console.print(f"port {port} is taken, so the daemon gets {chosen}", highlight=False)
+            return asyncio.run(Demo(Screen(console), Scene(folder, chosen), speed, once).run())
         except DemoFailed as exc:
-            console.print(f"the demo failed: {exc}", style="red", highlight=False)
+            console.print(f"the demo failed: {exc}", style="red", highlight=False, markup=False)
             return 1
 
 
@@ -79,7 +85,8 @@ class Demo:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # SIGHUP: the terminal was closed. The daemon is in a session of its own, so it has to be ended by us.
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signal_number, self._wanted.set)
         world = World(seed=7, speed=self._speed, clock=time.time)
         set_up(world)
@@ -88,15 +95,17 @@ class Demo:
             supervisor = Supervisor(self._scene.config, self._scene.log, self._restarted)
             self._screen.say(f"sandbox   {sandbox}  (three providers, two dialects, time x{self._speed:g})")
             self._screen.say(f"listener  {listener}/hook")
-            await supervisor.start()
-            self._screen.say(f"daemon    {self._scene.url}  (process {supervisor.pid}, log {self._scene.log})")
             headers = {"Authorization": f"Bearer {self._scene.key}"}
             try:
+                await supervisor.start()
+                self._screen.say(f"daemon    {self._scene.url}  (process {supervisor.pid}, log {self._scene.log})")
                 async with aiohttp.ClientSession(self._scene.url, headers=headers) as api:
                     await self._show(api, world, sandbox, supervisor)
             finally:
-                self._screen.stop()
-                code = await supervisor.stop()
+                try:
+                    self._screen.stop()
+                finally:  # also when there is nobody left to print to
+                    code = await supervisor.stop()
             self._screen.say(f"daemon ended with exit code {code}")
         return 0
 
@@ -104,18 +113,21 @@ class Demo:
         await self._ready(api)
         await self._synced(api)
         for wish in WISHES:
-            async with api.post("/v1/orders", json=wish.body) as answer:
-                document = await answer.json()
-                if answer.status != 201:
-                    raise DemoFailed(f"order refused: {document}")
+            document = await self._place(api, wish)
+            if document is None:
+                return
             self._shows[document["id"]] = wish.shows
             self._screen.say(f"order {document['number']}: {wish.body['service']} - {wish.shows}")
         self._screen.start()
         orders = await self._follow(api)
         self._screen.stop()
         self._summary(orders, world)
-        if self._once or self._wanted.is_set():
+        if self._wanted.is_set():
             return
+        if self._once:
+            self._judge(orders, world)
+            return
+        self._explain_unclear(orders)
         self._invite(sandbox, supervisor)
         await self._wanted.wait()
 
@@ -130,51 +142,97 @@ class Demo:
                 raise DemoFailed(f"the daemon did not become ready; its log is {self._scene.log}:\n{self._tail()}")
             await self._pause()
 
+    async def _place(self, api: aiohttp.ClientSession, wish: Wish) -> dict[str, Any] | None:
+        """The order as taken; None when the demo is to end. Asked again under the same key if the daemon is killed."""
+        key = {"Idempotency-Key": secrets.token_urlsafe(12)}
+        while not self._wanted.is_set():
+            with contextlib.suppress(aiohttp.ClientError):
+                async with api.post("/v1/orders", json=wish.body, headers=key) as answer:
+                    document: dict[str, Any] = await answer.json()
+                    if answer.status == 201:
+                        return document
+                    if answer.status not in (409, 503):
+                        raise DemoFailed(f"order refused: {document}")
+            if self._elapsed() > READY_WITHIN_S:
+                raise DemoFailed(f"an order could not be placed; the daemon's log ends:\n{self._tail()}")
+            await self._pause()
+        return None
+
     async def _synced(self, api: aiohttp.ClientSession) -> None:
         """Show the catalogue sync as it goes."""
         told: set[str] = set()
         while not self._wanted.is_set():
-            providers = (await self._get(api, "/v1/providers"))["providers"]
+            providers = []
+            with contextlib.suppress(aiohttp.ClientError):
+                providers = (await self._get(api, "/v1/providers"))["providers"]
             for provider in providers:
                 if provider["catalogue"]["synced_at"] and provider["name"] not in told:
                     told.add(provider["name"])
                     rows = provider["catalogue"]["rows"]
                     self._screen.say(f"catalogue {provider['name']}: {rows} services  [{len(told)}/{len(providers)}]")
-            if len(told) == len(providers):
+            if providers and len(told) == len(providers):
                 return
             if self._elapsed() > READY_WITHIN_S:
                 raise DemoFailed("not every catalogue could be synced")
             await self._pause()
 
     async def _follow(self, api: aiohttp.ClientSession) -> list[dict[str, Any]]:
-        """Until every order is final and the dropped one is refilled."""
+        """Until every order is final, or unclear for a while, and the dropped one is refilled."""
         until = self._elapsed() + DONE_WITHIN_S
-        while True:
-            try:
-                orders: list[dict[str, Any]] = (await self._get(api, "/v1/orders"))["orders"]
-            except aiohttp.ClientError:  # the daemon was killed, and is being started again
-                await self._pause()
-                continue
-            orders.sort(key=lambda order: int(order["number"]))
-            self._screen.orders([(order, self._shows.get(order["id"], "")) for order in orders])
-            if all(order["state"] in FINAL for order in orders) and _refilled(orders):
-                return orders
-            if self._wanted.is_set():
-                return orders
+        orders: list[dict[str, Any]] = []
+        moving_at = self._elapsed()
+        while not self._wanted.is_set():
+            # A daemon that was killed is being started again.
+            with contextlib.suppress(aiohttp.ClientError):
+                found = (await self._get(api, "/v1/orders"))["orders"]
+                orders = sorted((o for o in found if o["id"] in self._shows), key=lambda order: int(order["number"]))
+                self._screen.orders([(order, self._shows[order["id"]]) for order in orders])
+                if all(order["state"] in FINAL for order in orders) and _refilled(orders):
+                    return orders
+                if not all(order["state"] in (*FINAL, "unclear") for order in orders) or not _refilled(orders):
+                    moving_at = self._elapsed()
+                if self._elapsed() > moving_at + UNCLEAR_FOR_S:
+                    return orders
             if self._elapsed() > until:
-                raise DemoFailed(f"not every order came to its end within {DONE_WITHIN_S:.0f} s")
+                late = f"not every order came to its end within {DONE_WITHIN_S:.0f} s"
+                raise DemoFailed(f"{late}; the daemon's log ends:\n{self._tail()}")
             await self._pause()
+        return orders
 
     def _summary(self, orders: Sequence[dict[str, Any]], world: World) -> None:
         self._screen.final_table()
-        bought = [entry for entry in world.ledger.entries() if entry.action in ("add", "add_sms")]
+        verified = "not all signatures verified" if self._listener.forged else "all signatures verified"
         self._screen.say(
-            f"webhooks: {len(self._listener.heard)} events, all signatures verified; "
+            f"webhooks: {len(self._listener.heard)} events, {verified}; "
             f"{self._listener.repeated} repeated, {self._listener.forged} forged"
         )
-        self._screen.say(f"the providers' own ledgers: {len(bought)} purchases for {len(orders)} orders")
+        self._screen.say(f"the providers' own ledgers: {_purchases(world)} purchases for {len(orders)} orders")
         if self._first_completed_s is not None:
             self._screen.say(f"first completed order {self._first_completed_s:.1f} s after the start")
+
+    def _judge(self, orders: Sequence[dict[str, Any]], world: World) -> None:
+        """DemoFailed unless everything came out as it should."""
+        open_ones = [f"order {order['number']} is {order['state']}" for order in orders if order["state"] not in FINAL]
+        if open_ones:
+            raise DemoFailed(", ".join(open_ones))
+        if self._listener.forged:
+            raise DemoFailed(f"{self._listener.forged} webhooks did not verify")
+        if _purchases(world) != len(orders):
+            raise DemoFailed("the providers' ledgers do not show one purchase per order")
+
+    def _explain_unclear(self, orders: Sequence[dict[str, Any]]) -> None:
+        unclear = [order["number"] for order in orders if order["state"] == "unclear"]
+        if not unclear:
+            return
+        self._screen.say("")
+        self._screen.say("The daemon was killed in the middle of a purchase, so it does not know whether it bought.")
+        self._screen.say("It does not buy again. Look into the ledger below, and tell it:")
+        for number in unclear:
+            told = """{"outcome": "placed", "provider_order": "…"}' or '{"outcome": "not_placed"}"""
+            self._screen.say(
+                f"  curl -H 'Authorization: Bearer {self._scene.key}' --json '{told}' "
+                f"{self._scene.url}/v1/orders/{number}/resolve"
+            )
 
     def _invite(self, sandbox: str, supervisor: Supervisor) -> None:
         url, auth = self._scene.url, f"-H 'Authorization: Bearer {self._scene.key}'"
@@ -224,10 +282,18 @@ class Demo:
             return ""
 
 
+def _purchases(world: World) -> int:
+    """How many purchases the providers accepted."""
+    return sum(entry.action in ("add", "add_sms") for entry in world.ledger.entries())
+
+
 def _refilled(orders: Sequence[dict[str, Any]]) -> bool:
-    """Whether the order that drops has had its refill."""
-    mine = [order for order in orders if order["service"] == REFILLED]
-    return all(any(refill["state"] in ("completed", "rejected") for refill in order["refills"]) for order in mine[:1])
+    """Whether nobody has to be waited for: the order that drops has had its refill, or never came so far."""
+    return all(
+        any(refill["state"] in ("completed", "rejected", "unclear") for refill in order["refills"])
+        for order in orders
+        if order["service"] == REFILLED and order["state"] in ("completed", "partial")
+    )
 
 
 @contextlib.asynccontextmanager

@@ -31,12 +31,8 @@ class Screen:
         self._orders: Sequence[tuple[Mapping[str, Any], str]] = ()
         self._events: deque[str] = deque(maxlen=EVENTS_SHOWN)
 
-    @property
-    def is_live(self) -> bool:
-        return self._live is not None
-
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self) -> None:
         """Begin the live table where there is a terminal."""

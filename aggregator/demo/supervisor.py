@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+PAUSE_S = 1.0
+"""A daemon that cannot start must not be started a thousand times a second."""
 
 
 class Supervisor:
@@ -17,18 +21,18 @@ class Supervisor:
         self._log = log
         self._on_restart = on_restart
         self._process: asyncio.subprocess.Process | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._watch: asyncio.Task[int] | None = None
+        self._stopping = asyncio.Event()
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process is not None else 0
 
     async def start(self) -> None:
-        await self._spawn()
-        self._watch = asyncio.create_task(self._keep_alive())
+        process = await self._spawn()
+        self._watch = asyncio.create_task(self._keep_alive(process))
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> asyncio.subprocess.Process:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -43,25 +47,32 @@ class Supervisor:
                 # Ctrl-C in the terminal is for the demo, which then ends the daemon in order.
                 start_new_session=True,
             )
+        return self._process
 
-    async def _keep_alive(self) -> None:
-        while not self._stopping:
-            assert self._process is not None
-            code = await self._process.wait()
-            if self._stopping:
-                return
-            await self._spawn()
+    async def _keep_alive(self, process: asyncio.subprocess.Process) -> int:
+        """Until `stop` is called and the process has ended; its exit code."""
+        while True:
+            code = await process.wait()
+            if self._stopping.is_set():
+                return code
+            process = await self._spawn()
+            if self._stopping.is_set():  # asked while the process was being made, so nobody has told it yet
+                _end(process)
+                continue
             self._on_restart(code, self.pid)
-            # A daemon that cannot start must not be started a thousand times a second.
-            await asyncio.sleep(1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), PAUSE_S)
 
     async def stop(self) -> int:
         """SIGTERM, and wait for the end; its exit code."""
-        self._stopping = True
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._process is None:
+        self._stopping.set()
+        if self._watch is None or self._process is None:
             return 0
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-        return await self._process.wait()
+        _end(self._process)
+        return await self._watch
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)

@@ -12,8 +12,12 @@ from enum import StrEnum
 from itertools import combinations
 from typing import Final
 
+from aggregator.domain.money import SCALE, format_units
+
 MAX_OPEN: Final = 12
 """With more open purchases than this at once, sums say nothing worth knowing."""
+FEWEST_DIGITS: Final = 2
+"""No provider rounds an amount to fewer digits than these."""
 
 
 class Shown(StrEnum):
@@ -34,19 +38,24 @@ class OpenPurchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A reading against the books. `difference`: reading less what is certain, negative for money that went away."""
+    """A reading against the books. `difference`: reading less what is certain, negative for money that went away.
+
+    `explained`: some set of open purchases adds up to it exactly. `within`: at least no more is gone than all of them
+    together cost, and nothing came.
+    """
 
     difference: int
     explained: bool
+    within: bool
     shown: dict[str, Shown]
 
 
 def judge(certain: int, reading: int, open_purchases: Sequence[OpenPurchase]) -> Judged:
     """Compare a reading with the certain balance; the open purchases may or may not have been debited."""
     difference = reading - certain
+    within = -sum(one.expected for one in open_purchases) <= difference <= 0
     if len(open_purchases) > MAX_OPEN:
-        possible = -sum(one.expected for one in open_purchases) <= difference <= 0
-        return Judged(difference, possible, {one.attempt: Shown.UNDECIDED for one in open_purchases})
+        return Judged(difference, within, within, {one.attempt: Shown.UNDECIDED for one in open_purchases})
     sets = [
         frozenset(one.attempt for one in chosen)
         for size in range(len(open_purchases) + 1)
@@ -54,7 +63,7 @@ def judge(certain: int, reading: int, open_purchases: Sequence[OpenPurchase]) ->
         if -sum(one.expected for one in chosen) == difference
     ]
     shown = {one.attempt: _shown(one.attempt, sets) for one in open_purchases}
-    return Judged(difference, bool(sets), shown)
+    return Judged(difference, bool(sets), within, shown)
 
 
 def _shown(attempt: str, sets: Sequence[frozenset[str]]) -> Shown:
@@ -63,3 +72,48 @@ def _shown(attempt: str, sets: Sequence[frozenset[str]]) -> Shown:
     if sets and not any(attempt in chosen for chosen in sets):
         return Shown.UNMOVED
     return Shown.UNDECIDED
+
+
+def standing(before: int | None, seen: int, difference: int) -> tuple[int, int]:
+    """The part of a difference that stands, and for how many readings it has; `before` and `seen` are the last ones.
+
+    Of money that went away, what was gone already is still gone when more follows. Money that came may each time be
+    another refund that is about to be booked: only the very same amount stands.
+    """
+    if before is None or (before < 0) != (difference < 0):
+        return difference, 1
+    if difference < 0:
+        return max(before, difference), seen + 1
+    return difference, seen + 1 if difference == before else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What might have caused a difference: refund, price, unclear, outside or top_up. `units` None: any amount."""
+
+    kind: str
+    units: int | None = None
+    order: str | None = None
+    attempt: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        shown = {
+            "kind": self.kind,
+            "order": self.order,
+            "attempt": self.attempt,
+            "amount": format_units(self.units) if self.units is not None else None,
+        }
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+def fitting(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that account for the whole difference alone: to the unit, or else as the provider may round."""
+    exact = [one for one in candidates if one.units == difference]
+    return exact or [one for one in candidates if one.units is not None and _rounds_to(one.units, difference)]
+
+
+def _rounds_to(units: int, rounded: int) -> bool:
+    if not units or not rounded or (units < 0) != (rounded < 0):
+        return False
+    steps = (10 ** (SCALE - digits) for digits in range(FEWEST_DIGITS, SCALE))
+    return any(rounded % step == 0 and abs(units - rounded) < step for step in steps)

@@ -24,7 +24,12 @@ class Breaker:
     open_until: datetime | None = None
 
     def is_open(self, at: datetime) -> bool:
-        return self.open_until is not None and at < self.open_until
+        """Whether calls are held back. A pause that seems longer than any is a clock that was put back: it is over."""
+        return self.open_until is not None and at < self.open_until <= at + LONGEST_PAUSE
+
+    def on_trial(self, at: datetime) -> bool:
+        """Whether its pause is over and nothing has closed it yet: one call decides."""
+        return self.open_until is not None and not self.is_open(at)
 
 
 CLOSED: Final = Breaker()

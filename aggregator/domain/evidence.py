@@ -2,7 +2,7 @@
 
 Silence and an unmoved balance prove nothing by themselves: a slow provider may accept a purchase long after our
 timeout. "Not bought" therefore needs an account that nobody else uses, a provider that was seen to debit at once, time,
-and two readings with nothing else unexplained.
+two readings, and that no reading since the sending showed anything that the books did not explain later.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from aggregator.domain.clock import parse_rfc3339
 
 DEBITS_TO_TRUST: Final = 20
 """Purchases that a provider must have been seen to debit at once before an unmoved balance says anything."""
-READINGS_TO_TRUST: Final = 2
+APART: Final = timedelta(seconds=5)
+"""Two readings closer together than this are one."""
 LEAST_TIMEOUTS: Final = 3
+
+Evidence = Sequence[Mapping[str, Any]]
 
 
 class Verdict(StrEnum):
@@ -38,20 +41,74 @@ class Trust:
     debits_seen: int
     settle: timedelta
 
+    @property
+    def enough(self) -> bool:
+        """Whether an unmoved balance of this provider can prove anything at all."""
+        return self.exclusive_account and self.debits_seen >= DEBITS_TO_TRUST
+
 
 def settle_time(settle_s: float, timeout_s: float) -> timedelta:
     """How long after the sending a balance may settle: the setting, but at least three timeouts."""
     return timedelta(seconds=max(settle_s, LEAST_TIMEOUTS * timeout_s))
 
 
-def verdict(evidence: Sequence[Mapping[str, Any]], sent_at: datetime, trust: Trust) -> Verdict:
-    """What the readings since the sending prove. The newest count: a later reading corrects an earlier one."""
-    readings = [one for one in evidence if one.get("kind") == "balance"]
+def settled_at(evidence: Evidence, sent_at: datetime, settle: timedelta) -> datetime:
+    """When the balance has settled, by a clock that may have been put forward since: that was no time that passed."""
+    jumped = sum(float(one["forward_s"]) for one in evidence if one.get("kind") == "clock")
+    return sent_at + settle + timedelta(seconds=jumped)
+
+
+def verdict(evidence: Evidence, sent_at: datetime, trust: Trust) -> Verdict:
+    """What is proved by what was seen since the sending.
+
+    "Bought" changes nothing but words, so the newest reading says it. "Not bought" buys again, so a single reading that
+    ever said otherwise forbids it.
+    """
+    readings = _readings(evidence)
     if readings and readings[-1]["sharp"] and readings[-1]["shown"] == Shown.DEBITED:
         return Verdict.BOUGHT
-    settled = [one for one in readings if parse_rfc3339(one["at"]) >= sent_at + trust.settle]
-    newest = settled[-READINGS_TO_TRUST:]
-    unmoved = len(newest) == READINGS_TO_TRUST and all(one["sharp"] and one["shown"] == Shown.UNMOVED for one in newest)
-    if unmoved and trust.exclusive_account and trust.debits_seen >= DEBITS_TO_TRUST:
-        return Verdict.NOT_BOUGHT
-    return Verdict.UNDECIDED
+    if not trust.enough or spoiled(evidence):
+        return Verdict.UNDECIDED
+    least = settled_at(evidence, sent_at, trust.settle)
+    moments = [moment for one in readings if (moment := parse_rfc3339(one["at"])) >= least and _unmoved(one)]
+    apart = len(moments) >= 2 and moments[-1] - moments[0] >= APART
+    return Verdict.NOT_BOUGHT if apart and _unmoved(readings[-1]) else Verdict.UNDECIDED
+
+
+def spoiled(evidence: Evidence) -> bool:
+    """Whether something was seen since the sending that forbids to conclude "not bought" from a balance.
+
+    A difference that the books took over without an explanation may be this very purchase at another price. One that
+    the books explained while the balance stood still (a refund that was told late) may not.
+    """
+    if any(one.get("kind") in ("difference", "active_order") or one.get("verdict") == "bought" for one in evidence):
+        return True
+    doubtful: str | None = None
+    for one in _readings(evidence):
+        if doubtful is not None and one["balance"] != doubtful:
+            return True
+        doubtful = None if _unmoved(one) else one["balance"]
+    return False
+
+
+def moved_late(evidence: Evidence) -> bool:
+    """Whether the newest reading shows a debit that an earlier one did not: the provider does not debit at once."""
+    readings = _readings(evidence)
+    debited = bool(readings) and bool(readings[-1]["sharp"]) and readings[-1]["shown"] == Shown.DEBITED
+    return debited and any(_unmoved(one) for one in readings[:-1])
+
+
+def _readings(evidence: Evidence) -> list[Mapping[str, Any]]:
+    return [one for one in evidence if one.get("kind") == "balance"]
+
+
+def _unmoved(reading: Mapping[str, Any]) -> bool:
+    return bool(reading["sharp"]) and reading["shown"] == Shown.UNMOVED
+
+
+def dispensable(evidence: Evidence) -> int | None:
+    """Which of too many pieces may go: a reading that said nothing new. Neither the first nor one of the newest."""
+    for place in range(1, len(evidence) - 3):
+        if evidence[place].get("kind") == "balance" and _unmoved(evidence[place]):
+            return place
+    return None

@@ -106,6 +106,8 @@ class Workers:
             log.info("claim_lost", stage=self._name, row=str(exc))
         except StorageUnavailable as exc:
             log.warning("storage_unavailable", stage=self._name, reason=str(exc))
+            # The end of this task wakes its stage: without a pause a full disk would be tried without end.
+            await asyncio.sleep(STORAGE_RETRY_S)
         except Exception:
             log.exception("stage_failed", stage=self._name)
 

@@ -104,7 +104,8 @@ class CatalogueSync:
             fetched = await self._fetch(gateway)
             await self._house.health.note(gateway.name, fetched)
             diff = await self._house.database.write(lambda c: self._record(c, gateway, fetched))
-        log.info(
+        say = log.info if diff.refused is None else log.warning
+        say(
             "catalogue_synced" if diff.refused is None else "catalogue_refused",
             provider=gateway.name,
             added=len(diff.added),

@@ -15,7 +15,7 @@ from aggregator.domain.clock import Clock
 from aggregator.domain.events import Draft
 from aggregator.log import get_logger
 from aggregator.providers.contract import Failure, FailureKind
-from aggregator.storage import catalogue, outbox
+from aggregator.storage import attempts, catalogue, outbox
 from aggregator.storage.database import Connection, Database
 
 log = get_logger()
@@ -38,6 +38,8 @@ class Health:
     async def load(self) -> None:
         """Take over what an earlier run knew."""
         rows = await self._database.read(catalogue.health)
+        failing = [name for name, row in rows.items() if row["failures"]]
+        self._bad_purchases |= await self._database.read(lambda c: attempts.last_purchase_failed(c, failing))
         for name in self._breakers:
             if (row := rows.get(name)) is not None:
                 self._breakers[name] = Breaker(
@@ -52,7 +54,7 @@ class Health:
     def on_trial(self, provider: str) -> bool:
         """Whether the provider was down and its pause is over: one call decides."""
         known = self._breakers.get(provider, CLOSED)
-        return known.open_until is not None and not known.is_open(self._clock.now())
+        return known.on_trial(self._clock.now())
 
     async def answered(self, provider: str, *, purchase: bool = False) -> None:
         """The provider answered sensibly: a question, or a purchase."""

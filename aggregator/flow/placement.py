@@ -92,6 +92,8 @@ class Placement:
                 more = await self._buy_one(gateway, careful=False)
                 continue
             async with self._one_at_a_time[gateway.name]:
+                if gateway.name not in await self._house.database.read(attempts.planned):
+                    return  # others bought what there was while this one waited
                 # A reading between two purchases keeps apart what each of them debited.
                 if await self._window_open(gateway):
                     await take_reading(self._house, gateway, Priority.PURCHASE)
@@ -213,8 +215,11 @@ class Placement:
         match result:
             case NotSent(reason):
                 await self._house.health.failed(provider, reason, purchase=True)
-            case Refused(meaning=Meaning.AUTH) | Refused(consequence=Consequence.PROVIDER_DOWN):
+            case Refused(meaning=Meaning.AUTH):
                 await self._house.health.failed(provider, result.text, fatal=True)
+            case Refused(consequence=Consequence.PROVIDER_DOWN):
+                # By the operator's own words; that it answers questions says nothing against them.
+                await self._house.health.failed(provider, result.text, fatal=True, purchase=True)
             case Unclear(reason=reason):
                 await self._house.health.failed(provider, reason, purchase=True)
             case _:

@@ -144,19 +144,25 @@ def _placed(
     else:
         due["next_poll_at"] = now + timedelta(seconds=gateway.settings.status_every_s.min)
     saved = order_store.save(connection, order, applied.order, drafts, now, **due)
-    _book(connection, gateway.name, saved, attempt.expected, now)
+    book_expected(connection, gateway.name, saved, attempt.expected, now, fresh=attempt.state != "unclear")
     return saved
 
 
-def _book(connection: Connection, provider: str, order: Order, expected: Money, now: datetime) -> None:
-    """Book what the purchase should cost until the provider says what it did; each number of an SMS order its own."""
+def book_expected(
+    connection: Connection, provider: str, order: Order, expected: Money, now: datetime, *, fresh: bool
+) -> None:
+    """Book what the purchase should cost until the provider says what it did; each number of an SMS order its own.
+
+    Only a `fresh` one shows, in the next reading, whether the provider debits at once.
+    """
+    note = books.FRESH_PURCHASE if fresh else "expected; found later"
     rented = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ()) if order.kind == "sms" else ()
     if not rented:
-        ledger.book_charge(connection, provider, order.number, expected, now, note="expected")
+        ledger.book_charge(connection, provider, order.number, expected, now, note=note)
         return
     each = expected.times(1, order.quantity)
     for number in rented:
-        ledger.book_charge(connection, provider, order.number, each, now, number_id=number.id, note="expected")
+        ledger.book_charge(connection, provider, order.number, each, now, number_id=number.id, note=note)
 
 
 def _unclear(
@@ -188,6 +194,8 @@ def _refused(
     )
     if result.meaning is Meaning.STOCK:
         catalogue.set_stock_if_tracked(connection, attempt.provider, attempt.service, 0, now)
+    if result.meaning is Meaning.ACTIVE_ORDER:
+        books.note_active_link(connection, attempt.provider, order.number, order.link, now)
     freed = apply(order, NotPurchased(attempt.id), now)
     if result.consequence is Consequence.CALLERS_FAULT:
         ended = apply(freed.order, Ended(OrderState.FAILED, "refused", f"{attempt.provider}: {result.text}"), now)

@@ -6,29 +6,42 @@ reconciliation does, from what is stored here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
-from aggregator.domain.books import Judged, Shown, judge
+from prometheus_client import Gauge
+
+from aggregator.domain.books import Candidate, Judged, fitting, judge, standing
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.events import Draft
-from aggregator.domain.money import Money, MoneyError, format_units, units_of
+from aggregator.domain.money import UNIT, Money, MoneyError, format_units, units_of
 from aggregator.flow.base import House, log
 from aggregator.providers.contract import Failure, FailureKind
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
 from aggregator.storage import books, catalogue, ledger, outbox
-from aggregator.storage.books import Books
+from aggregator.storage.books import Books, Moment
 from aggregator.storage.database import Connection
 
 RETRY_S: Final = 30.0
 """A balance that could not be read is asked for again this soon, or after the usual interval when that is shorter."""
 STANDS_AFTER: Final = 3
 """Readings that must show the same difference before it is told; until then it may be a charge not yet known."""
+PATIENCE: Final = 10
+"""Readings after which a difference is told although not every order that may explain it was answered for."""
 LOOK_BACK: Final = timedelta(days=7)
 """How far back orders are named as candidates for a difference."""
 MAX_CURRENCY: Final = 8
+MOST_SHOWN: Final = 20
+
+DIFFERENCE = Gauge(
+    "aggregator_ledger_difference",
+    "What the last reading of a provider's balance differs from the books by, beyond all that is in flight.",
+    ["provider"],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +53,31 @@ class Reading:
 
 
 async def take_reading(house: House, gateway: Gateway, priority: Priority) -> Reading | Failure:
-    """Ask for the balance and store it with all that it shows."""
+    """Ask for the balance and store it with all that it shows.
+
+    A reading between two purchases is evidence, but follows the last one too closely to say that a difference stands.
+    """
     async with gateway.turn(priority):
-        return await take_reading_now(house, gateway)
+        return await take_reading_now(house, gateway, stands=priority is not Priority.PURCHASE)
 
 
-async def take_reading_now(house: House, gateway: Gateway) -> Reading | Failure:
+async def take_reading_now(house: House, gateway: Gateway, *, stands: bool = True) -> Reading | Failure:
     """The same inside a turn that the caller holds."""
-    begun = house.clock.now()
+    before = await house.database.read(partial(books.moment, provider=gateway.name))
     answer = await gateway.balance()
     if isinstance(answer, Money) and len(answer.currency) > MAX_CURRENCY:
         answer = Failure(FailureKind.UNREADABLE, f"a balance in {answer.currency[:20]!r}")
     await house.health.note(gateway.name, answer)
     if isinstance(answer, Failure):
         await house.database.write(lambda c: _failed(c, house, gateway))
-        log.info("balance_unknown", provider=gateway.name, kind=str(answer.kind), text=answer.text)
+        log.warning("balance_unknown", provider=gateway.name, kind=str(answer.kind), text=answer.text)
         return answer
     balance = answer
-    reading, told = await house.database.write(lambda c: _store(c, house, gateway, balance, begun))
-    if told:
-        house.wakeups.wake("sequencing")
+    reading, wake = await house.database.write(lambda c: _store(c, house, gateway, balance, before, stands))
+    if reading.judged is not None:
+        # A float: a graph's line, never an amount that anybody computes with.
+        DIFFERENCE.labels(gateway.name).set(0 if reading.judged.within else reading.judged.difference / UNIT)
+    house.wakeups.wake(*wake)
     return reading
 
 
@@ -70,9 +88,11 @@ def _failed(connection: Connection, house: House, gateway: Gateway) -> None:
 
 
 def _store(
-    connection: Connection, house: House, gateway: Gateway, balance: Money, begun: datetime
-) -> tuple[Reading, bool]:
+    connection: Connection, house: House, gateway: Gateway, balance: Money, quiet_from: Moment, stands: bool
+) -> tuple[Reading, list[str]]:
+    """Store a reading and what it shows; which stages have to do because of it."""
     now = house.clock.now()
+    ledger.lock(connection, gateway.name)
     known = catalogue.health(connection).get(gateway.name)
     low = balance.units < _least(gateway)
     was_low = bool(known is not None and known["balance_low"])
@@ -89,14 +109,18 @@ def _store(
         balance_at=now,
         balance_low=low,
     )
-    told = False
+    wake = []
     if low and not was_low:
         data = {"provider": gateway.name, "balance": balance.as_json()}
         outbox.append_general(connection, Draft("provider.balance_low", data), now)
         log.warning("provider_balance_low", provider=gateway.name, balance=balance.amount)
-        told = True
-    judged, difference_told = _judge(connection, gateway, balance, before, begun, now)
-    return Reading(balance, judged), told or difference_told
+        wake.append("sequencing")
+    judged = None
+    if books.quiet_between(quiet_from, books.moment(connection, gateway.name)):
+        judged = _judge(connection, gateway, balance, before, now)
+    if judged is not None:
+        wake.extend(_follow(connection, gateway, balance, before, judged, now, stands))
+    return Reading(balance, judged), wake
 
 
 def _least(gateway: Gateway) -> int:
@@ -106,20 +130,19 @@ def _least(gateway: Gateway) -> int:
         return 0
 
 
-def _judge(
-    connection: Connection, gateway: Gateway, balance: Money, before: Books, begun: datetime, now: datetime
-) -> tuple[Judged | None, bool]:
-    """Hold a reading against the books, where it means one thing."""
-    if not books.quiet_between(connection, gateway.name, begun):
-        return None, False
-    open_purchases = books.open_purchases(connection, gateway.name)
-    if before.certain is None or before.currency != balance.currency:
+def _judge(connection: Connection, gateway: Gateway, balance: Money, before: Books, now: datetime) -> Judged | None:
+    """Hold a quiet reading against the books; None where it cannot be."""
+    open_purchases = books.open_purchases(connection, gateway.name, balance.currency)
+    if before.certain is None or before.currency != balance.currency or open_purchases is None:
         # The first reading is where the books begin; what is open then can never be told from it.
-        if not open_purchases:
+        if open_purchases == []:
             books.set_anchor(connection, gateway.name, balance.units, debits=0)
-        return None, False
+        return None
     judged = judge(before.certain, balance.units, open_purchases)
     for attempt, shown in judged.shown.items():
+        if before.difference is not None and not books.has_readings(connection, attempt):
+            # Its debit may just have hidden what was there before.
+            _note_difference(connection, attempt, before.difference, now)
         books.add_evidence(
             connection,
             attempt,
@@ -133,45 +156,100 @@ def _judge(
                 "sharp": judged.explained,
             },
         )
-    if judged.explained:
-        if not open_purchases:
-            # Everything booked since the anchor is in this reading: the provider debits at once.
-            books.set_anchor(connection, gateway.name, balance.units, debits=before.booked)
+    return judged
+
+
+def _note_difference(connection: Connection, attempt: str, units: int, now: datetime) -> None:
+    books.add_evidence(
+        connection, attempt, {"kind": "difference", "at": rfc3339(now), "difference": format_units(units)}
+    )
+
+
+def _follow(
+    connection: Connection,
+    gateway: Gateway,
+    balance: Money,
+    before: Books,
+    judged: Judged,
+    now: datetime,
+    stands: bool,
+) -> list[str]:
+    """What a judged reading means for the books: they agree, or a difference begins, stands, or is told."""
+    if judged.within:
+        if not judged.shown:
+            # What was bought since the reading before is in this one: the provider debits at once.
+            fresh = books.purchases_since(connection, gateway.name, before.reading_id)
+            books.set_anchor(connection, gateway.name, balance.units, debits=fresh)
         elif before.difference_seen:
             books.set_difference(connection, gateway.name, None, 0)
-        return judged, False
-    return judged, _differs(connection, gateway, balance, before, judged, now)
+        return []
+    if not stands and before.difference is not None:
+        return []
+    known = before.difference
+    if known is not None and books.booked_since(connection, gateway.name, before.reading_id, known):
+        known = None  # that one was explained; this is another
+    part, seen = standing(known, before.difference_seen, judged.difference)
+    wait = seen < STANDS_AFTER or (seen < PATIENCE and books.unasked(connection, gateway.name, now))
+    if wait:
+        books.set_difference(connection, gateway.name, part, seen)
+        # A charge or refund that nobody told yet is the usual cause: ask for all of them.
+        asked = books.ask_again(connection, gateway.name, now, now - LOOK_BACK) if seen < STANDS_AFTER else 0
+        return ["polling", "sms_watch"] if asked else []
+    _tell(connection, gateway, balance, part, judged, now)
+    rest = judged.difference - part
+    books.set_difference(connection, gateway.name, rest or None, 1 if rest else 0)
+    return ["sequencing"]
 
 
-def _differs(
-    connection: Connection, gateway: Gateway, balance: Money, before: Books, judged: Judged, now: datetime
-) -> bool:
-    """A difference that nothing explains: told, with what might have caused it, once it has stood long enough."""
-    seen = before.difference_seen + 1 if judged.difference == before.difference else 1
-    if seen < STANDS_AFTER:
-        books.set_difference(connection, gateway.name, judged.difference, seen)
-        return False
-    possible = books.candidates(connection, gateway.name, now - LOOK_BACK)
-    exact = [one for one in possible if one["units"] == judged.difference]
-    shown = [{**one, "units": None, "amount": format_units(int(str(one["units"])))} for one in exact or possible[:20]]
-    for one in shown:
-        del one["units"]
+def _tell(connection: Connection, gateway: Gateway, balance: Money, part: int, judged: Judged, now: datetime) -> None:
+    """Tell a difference that stands, with what might have caused it, and make the books agree again."""
+    difference = Money(part, balance.currency)
+    shown = explain(part, books.candidates(connection, gateway.name, now - LOOK_BACK))
     data = {
         "provider": gateway.name,
-        "difference": Money(judged.difference, balance.currency).as_json(),
+        "difference": difference.as_json(),
         "balance": balance.as_json(),
-        "candidates": [*shown, *({"kind": "unclear", "attempt": attempt} for attempt in judged.shown)],
+        "candidates": [one.as_json() for one in shown],
     }
     outbox.append_general(connection, Draft("provider.ledger_difference", data), now)
-    log.warning("ledger_difference", provider=gateway.name, difference=format_units(judged.difference))
-    # From here on the books agree again; what was told stays in the ledger as a row of its own.
-    books.adopt(connection, gateway.name, judged.difference, balance.currency, now)
-    books.set_difference(connection, gateway.name, None, 0)
-    if not judged.shown:
-        books.set_anchor(connection, gateway.name, balance.units, debits=0)
-    return True
+    log.warning("ledger_difference", provider=gateway.name, difference=difference.amount)
+    books.adopt(connection, gateway.name, difference, now, _cause(shown))
+    for attempt in judged.shown:
+        # The books agree from now on without knowing why, so they prove nothing of what was open meanwhile.
+        _note_difference(connection, attempt, part, now)
+    if any(one.kind == "unclear" and one.units == part and one.attempt not in judged.shown for one in shown):
+        # A purchase that counts as never made was debited after all.
+        books.distrust_debits(connection, gateway.name)
 
 
-def shows_unmoved(evidence: dict[str, object]) -> bool:
-    """Whether one stored reading speaks for "not bought"."""
-    return evidence.get("kind") == "balance" and evidence.get("shown") == str(Shown.UNMOVED) and bool(evidence["sharp"])
+def explain(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates to show for a difference: those that fit alone, else all, and who else may have been at it."""
+    fits = fitting(difference, candidates)
+    if fits:
+        return fits[:MOST_SHOWN]
+    stranger = Candidate("top_up" if difference > 0 else "outside", difference)
+    return [*candidates[:MOST_SHOWN], stranger]
+
+
+def _cause(shown: Sequence[Candidate]) -> str:
+    if len(shown) > 1:
+        return "more than one possible cause"
+    what = shown[0].order or shown[0].attempt
+    return f"perhaps {shown[0].kind} of {what}" if what else f"perhaps {shown[0].kind}"
+
+
+def describe(connection: Connection, provider: str, now: datetime) -> dict[str, object] | None:
+    """Where a provider's books stand, for the operator; None before they begin."""
+    known = books.load(connection, provider)
+    if known.certain is None or known.currency is None:
+        return None
+    found: list[Candidate] = []
+    if known.difference is not None:
+        found = explain(known.difference, books.candidates(connection, provider, now - LOOK_BACK))
+    return {
+        "certain": Money(known.certain, known.currency).as_json(),
+        "difference": Money(known.difference, known.currency).as_json() if known.difference is not None else None,
+        "readings": known.difference_seen,
+        "candidates": [one.as_json() for one in found],
+        "debits_seen": known.debits_seen,
+    }

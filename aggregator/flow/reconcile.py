@@ -12,19 +12,31 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from aggregator.domain.clock import rfc3339
+from aggregator.domain.books import fitting
+from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
-from aggregator.domain.evidence import Trust, Verdict, settle_time, verdict
+from aggregator.domain.evidence import (
+    Trust,
+    Verdict,
+    moved_late,
+    settle_time,
+    settled_at,
+    spoiled,
+    verdict,
+)
 from aggregator.domain.ids import AttemptId
+from aggregator.domain.money import format_units
 from aggregator.domain.orders import NotPurchased, Order, OrderState, Purchased, PurchaseUnclear, apply
 from aggregator.flow.base import House, Workers, log
-from aggregator.flow.readings import take_reading
+from aggregator.flow.purchases import book_expected
+from aggregator.flow.readings import LOOK_BACK, take_reading
 from aggregator.flow.recovery import recover_ids, repeat_under_keys
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
 from aggregator.providers.reading import identifier
-from aggregator.storage import attempts, books, numbers, refills
+from aggregator.storage import attempts, books, ledger, numbers, refills
 from aggregator.storage import orders as order_store
+from aggregator.storage.books import Books
 from aggregator.storage.database import Connection, RowMapping
 
 FIRST_CODE_CHECK_S: Final = 1.0
@@ -33,6 +45,12 @@ UNCLEAR_REFILL_WAIT: Final = timedelta(days=1)
 LOOKS_PER_WINDOW: Final = 10
 SOONEST_LOOK_S: Final = 5.0
 LATEST_LOOK_S: Final = 60.0
+LOOKS_TO_END: Final = 3
+"""Looks after the settling time while nothing can be proved any more, for what comes late."""
+LOOKS_TO_PROVE: Final = 20
+"""The same while "not bought" may still be proved: at a busy provider few readings are quiet."""
+JUMP_S: Final = 2.0
+"""A clock that gained more than this on the steady one between two rounds was put forward."""
 
 
 class Reconcile:
@@ -41,6 +59,7 @@ class Reconcile:
     def __init__(self, house: House) -> None:
         self._house = house
         self._first = True
+        self._ahead_s = self._clock_ahead()
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
         self._workers = {name: Workers(f"reconcile:{name}", 1, done=wake) for name in house.gateways}
 
@@ -49,6 +68,7 @@ class Reconcile:
 
         The first time, plans of an earlier run are taken back: after a start an order waits for the first sync.
         """
+        await self._mind_the_clock()
         found = await self._house.database.write(self._find_interrupted)
         self._first = False
         for order in found:
@@ -64,6 +84,19 @@ class Reconcile:
                 workers.start(self._look(self._house.gateways[provider]))
                 begun += 1
         return len(found) + begun
+
+    def _clock_ahead(self) -> float:
+        return self._house.clock.now().timestamp() - self._house.clock.monotonic()
+
+    async def _mind_the_clock(self) -> None:
+        """A clock that was put forward makes a purchase look old that is not: its evidence says by how much."""
+        ahead = self._clock_ahead()
+        forward = ahead - self._ahead_s
+        if forward > JUMP_S:
+            now = self._house.clock.now()
+            await self._house.database.write(lambda c: books.note_clock(c, now, forward))
+            log.warning("clock_put_forward", seconds=round(forward, 3))
+        self._ahead_s = ahead
 
     def _find_interrupted(self, connection: Connection) -> list[Order]:
         now = self._house.clock.now()
@@ -97,49 +130,82 @@ class Reconcile:
         if gateway.settings.recover_ids:
             await recover_ids(self._house, gateway)
         freed = await self._house.database.write(lambda c: self._conclude(c, gateway))
-        if freed:
-            self._house.wakeups.wake("routing", "sequencing")
+        self._house.wakeups.wake("polling", "sms_watch", *(("routing", "sequencing") if freed else ()))
 
     def _conclude(self, connection: Connection, gateway: Gateway) -> int:
         """Act on what is proved; how many orders were freed to be bought elsewhere."""
         now = self._house.clock.now()
+        known = books.load(connection, gateway.name)
         settle = settle_time(gateway.settings.settle_s, gateway.timeout_s)
-        debits = books.load(connection, gateway.name).debits_seen
-        trust = Trust(gateway.settings.exclusive_account, debits, settle)
+        trust = Trust(gateway.settings.exclusive_account, known.debits_seen, settle)
+        # The balance of a child that is an aggregator itself is moved by its own refunds: never evidence.
+        child = gateway.settings.idempotent_add
+        looked_at: set[str] = set()
+        looks: list[datetime] = []
         freed = 0
-        open_rows = []
-        for row in books.unclear(connection, gateway.name):
-            # The balance of a child that is an aggregator itself is moved by its own refunds: never evidence.
-            child = gateway.settings.idempotent_add
+        for found in books.unclear(connection, gateway.name):
+            looked_at.add(found["id"])
+            order = order_store.load_for_update(connection, found["order_number"])
+            row = books.still_unclear(connection, found["id"])
+            if row is None:
+                continue  # a person has ended it just now
             proved = Verdict.UNDECIDED if child else verdict(row["evidence"] or [], row["sent_at"], trust)
-            if proved is Verdict.NOT_BOUGHT:
-                _free(connection, row, now)
+            if proved is Verdict.NOT_BOUGHT and _nothing_hides_it(connection, row, known, now):
+                _free(connection, order, row, now)
                 freed += 1
-            elif proved is Verdict.BOUGHT:
-                _note_bought(connection, row, now)
-            if proved is not Verdict.NOT_BOUGHT:
-                open_rows.append(row)
-        books.set_next_evidence(connection, gateway.name, self._next_look(gateway, open_rows, settle, now))
+                continue
+            if proved is Verdict.BOUGHT:
+                _note_bought(connection, order, row, now)
+            if (again := _next_look(row, trust, now, child=child)) is not None:
+                looks.append(again)
+        # Whoever became unclear since would wait for ever for a look that was planned without it.
+        ledger.lock(connection, gateway.name)
+        if any(row["id"] not in looked_at for row in books.unclear(connection, gateway.name)):
+            looks.append(now)
+        books.set_next_evidence(connection, gateway.name, min(looks, default=None))
         return freed
 
-    def _next_look(
-        self, gateway: Gateway, open_rows: list[RowMapping], settle: timedelta, now: datetime
-    ) -> datetime | None:
-        """While the window of some purchase is open, and as long as one may still be repeated under its key."""
-        every_s = min(LATEST_LOOK_S, max(SOONEST_LOOK_S, settle.total_seconds() / LOOKS_PER_WINDOW))
-        # Two readings after the settling time are what "not bought" needs.
-        in_window = [row for row in open_rows if now < row["sent_at"] + settle + timedelta(seconds=3 * every_s)]
-        if in_window:
-            return now + timedelta(seconds=every_s)
-        if gateway.settings.idempotent_add and open_rows:
-            return min(row["next_resend_at"] or now for row in open_rows)
-        return None
+
+def _next_look(row: RowMapping, trust: Trust, now: datetime, *, child: bool) -> datetime | None:
+    """While the window of a purchase is open and a little longer, and as long as one may be repeated under its key."""
+    every_s = min(LATEST_LOOK_S, max(SOONEST_LOOK_S, trust.settle.total_seconds() / LOOKS_PER_WINDOW))
+    evidence = row["evidence"] or []
+    provable = trust.enough and not child and not spoiled(evidence)
+    rest_s = every_s * (LOOKS_TO_PROVE if provable else LOOKS_TO_END)
+    looks = []
+    if now < settled_at(evidence, row["sent_at"], trust.settle) + timedelta(seconds=rest_s):
+        looks.append(now + timedelta(seconds=every_s))
+    if child:
+        again = row["next_resend_at"]
+        # One that was passed over, for its provider is paused or down, waits for the next look.
+        looks.append(again if again is not None and again > now else now + timedelta(seconds=LATEST_LOOK_S))
+    return min(looks, default=None)
 
 
-def _free(connection: Connection, row: RowMapping, now: datetime) -> None:
+def _nothing_hides_it(connection: Connection, row: RowMapping, known: Books, now: datetime) -> bool:
+    """Whether no refund of another order can have hidden the debit: all that could have one are asked first, and the
+    balance is read once more."""
+    evidence = row["evidence"] or []
+    newest = [one for one in evidence if one["kind"] == "balance"][-1]
+    if known.certain is None or newest["certain"] != format_units(known.certain):
+        return False  # something was booked since; the next reading shows what that makes of it
+    told = books.candidates(connection, row["provider"], row["sent_at"] - LOOK_BACK)
+    if fitting(row["expected_units"], [one for one in told if one.kind == "refund"]):
+        return False
+    asked = [parse_rfc3339(one["at"]) for one in evidence if one["kind"] == "asked"]
+    if asked:
+        # Instants in evidence end at the millisecond.
+        waits = books.unasked(connection, row["provider"], asked[-1] + timedelta(milliseconds=1))
+        return not waits and parse_rfc3339(newest["at"]) > asked[-1]
+    if not books.ask_again(connection, row["provider"], now, row["sent_at"] - LOOK_BACK):
+        return True
+    books.add_evidence(connection, row["id"], {"kind": "asked", "at": rfc3339(now)})
+    return False
+
+
+def _free(connection: Connection, order: Order, row: RowMapping, now: datetime) -> None:
     """Proved not to have bought: the order is bought elsewhere."""
     attempt = AttemptId(row["id"])
-    order = order_store.load_for_update(connection, row["order_number"])
     books.add_evidence(connection, attempt, {"kind": "verdict", "at": rfc3339(now), "verdict": "not_bought"})
     detail = "not bought: the balance of this account of our own did not move, and it is debited at once"
     attempts.finish(connection, attempt, None, "not_placed", now, detail=detail)
@@ -148,15 +214,18 @@ def _free(connection: Connection, row: RowMapping, now: datetime) -> None:
     log.info("purchase_proved_not_bought", order_id=order.id, attempt_id=attempt)
 
 
-def _note_bought(connection: Connection, row: RowMapping, now: datetime) -> None:
+def _note_bought(connection: Connection, order: Order, row: RowMapping, now: datetime) -> None:
     """Proved bought, under an id that nobody told us: it stays on the desk, and says so once."""
-    if any(one.get("kind") == "verdict" for one in row["evidence"] or []):
+    evidence = row["evidence"] or []
+    if any(one.get("kind") == "verdict" for one in evidence):
         return
+    if moved_late(evidence):
+        books.distrust_debits(connection, row["provider"])
     books.add_evidence(connection, row["id"], {"kind": "verdict", "at": rfc3339(now), "verdict": "bought"})
-    order = order_store.load_for_update(connection, row["order_number"])
     detail = "bought, as the balance shows, but the provider's id is unknown; resolve it with that id"
-    told = replace(order, error_detail=detail)
-    order_store.save(connection, order, told, (), now)
+    # What was said at first stays: it may name the id.
+    said = f"{detail} (at first: {order.error_detail})" if order.error_detail else detail
+    order_store.save(connection, order, replace(order, error_detail=said), (), now)
     log.info("purchase_proved_bought", order_id=order.id, attempt_id=row["id"])
 
 
@@ -189,11 +258,15 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         rented = 1 if order.kind == "sms" else 0
         applied = apply(order, Purchased(attempt, order.provider, provider_order, rented), now)
         due: dict[str, object] = {"next_poll_at": now}
+        expected = order.expected_cost
         if rented:
             soon = now + timedelta(seconds=FIRST_CODE_CHECK_S)
             numbers.add(connection, order.number, order.provider, [(provider_order, "", "")], now, soon)
             due = {}
-        return order_store.save(connection, order, applied.order, applied.events, now, **due)
+        saved = order_store.save(connection, order, applied.order, applied.events, now, **due)
+        if expected is not None:
+            book_expected(connection, order.provider, saved, expected, now, fresh=False)
+        return saved
 
     order = await house.database.write(write)
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)

@@ -25,7 +25,8 @@ from aggregator.storage.database import Connection
 from aggregator.storage.orders import Unrouted
 
 BATCH: Final = 200
-LEASE_S: Final = 120.0
+LEASE_S: Final = 30.0
+"""Short, because orders whose routing failed with the database wait for its end."""
 PLAN_GOOD_FOR_S: Final = 600.0
 """A plan that was not carried out by then is made anew: prices and stock have moved on."""
 FRESH_STOCK: Final = timedelta(seconds=2)
@@ -97,12 +98,13 @@ class Routing:
         ranking = self._rank(entry.order, offers)
         for _ in offers:
             best = ranking.best
-            if best is None:
+            # With nobody left, those that are only said to be sold out: what is known of them may be old.
+            asked = [best.offer] if best else [offer for offer in offers if _sold_out(offer, entry.order.quantity)]
+            checked = [(offer, await self._checked_stock(offer)) for offer in asked]
+            fresh = {id(offer): now for offer, now in checked if now != offer}
+            if not fresh:
                 break
-            checked = await self._checked_stock(best.offer)
-            if checked == best.offer:
-                break
-            offers = [checked if offer is best.offer else offer for offer in offers]
+            offers = [fresh.get(id(offer), offer) for offer in offers]
             ranking = self._rank(entry.order, offers)
         best = ranking.best
         if best is None:
@@ -211,9 +213,18 @@ class Routing:
             order_store.save(connection, order, applied.order, applied.events, now, next_route_at=None)
 
         await self._house.database.write(write)
-        log.info("order_has_no_offer", order_id=entry.order.id, round=entry.round, failed=over, why=why)
+        # Told once for each reason, not for each round of each waiting order.
+        say = log.info if over or entry.order.error_detail != why[:2000] else log.debug
+        say("order_has_no_offer", order_id=entry.order.id, round=entry.round, failed=over, why=why)
         if over:
             self._house.wakeups.wake("sequencing")
+
+
+def _sold_out(offer: OfferView, quantity: int) -> bool:
+    """Whether nothing but its stock may stand in the way of an offer."""
+    provider, row = offer.provider, offer.row
+    ready = provider.enabled and not provider.paused and provider.down_reason is None and offer.tried is None
+    return ready and row is not None and row.has_stock and row.stock is not None and row.stock < quantity
 
 
 def _next_round(now: datetime, entry: Unrouted) -> datetime:

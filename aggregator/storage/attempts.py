@@ -220,13 +220,29 @@ def take_back(connection: Connection, provider: str | None, at: datetime) -> int
     return len(rows)
 
 
-def note_resend(connection: Connection, attempt_id: AttemptId, resends: int, next_resend_at: datetime) -> None:
-    """An unclear purchase is about to be repeated under its key."""
-    connection.execute(
+def note_resend(connection: Connection, attempt_id: AttemptId, resends: int, next_resend_at: datetime) -> bool:
+    """An unclear purchase is about to be repeated under its key; False when it has ended meanwhile."""
+    noted = connection.execute(
         update(attempts)
         .where(attempts.c.id == attempt_id, attempts.c.state == "unclear")
         .values(resends=resends, next_resend_at=next_resend_at)
     )
+    return noted.rowcount == 1
+
+
+def last_purchase_failed(connection: Connection, providers: Sequence[str]) -> set[str]:
+    """Of these providers, those whose last purchase got no answer that makes sense."""
+    failed = set()
+    for provider in providers:
+        last = connection.execute(
+            select(attempts.c.state)
+            .where(attempts.c.provider == provider, attempts.c.sent_at.is_not(None))
+            .order_by(attempts.c.sent_at.desc())
+            .limit(1)
+        ).scalar()
+        if last in ("unclear", "not_sent", "placing"):
+            failed.add(provider)
+    return failed
 
 
 def interrupted(connection: Connection, now: datetime) -> list[Attempt]:

@@ -1,6 +1,7 @@
 """A provider's books in the database: what is certain, which purchases may or may not be in a reading, the anchor.
 
-The anchor is the last reading that everything explained; what is certain is the anchor and all that was booked since.
+The anchor is the last reading that everything explained; what is certain is the anchor and all that was booked since,
+in the currency of the balance.
 """
 
 from __future__ import annotations
@@ -8,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
 
-from aggregator.domain.books import OpenPurchase
+from aggregator.domain.books import Candidate, OpenPurchase
+from aggregator.domain.clock import rfc3339
+from aggregator.domain.evidence import dispensable
 from aggregator.domain.money import Money
 from aggregator.storage import ledger
-from aggregator.storage.tables import attempts, orders, providers
+from aggregator.storage.tables import attempts, numbers, orders, providers
 from aggregator.storage.tables import ledger as ledger_table
+
+FRESH_PURCHASE: Final = "expected"
+"""The note of what is booked when a purchase is made, and not when it is found out later."""
+MOST_EVIDENCE: Final = 50
+MOST_ASKED: Final = 500
+_MAY_MASK: Final = ("placing", "unclear", "not_placed")
+"""Attempts of which a purchase that was found could as well be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,58 +35,109 @@ class Books:
 
     currency: str | None
     certain: int | None
-    booked: int
-    """Purchases booked since the anchor."""
     difference: int | None
     difference_seen: int
     debits_seen: int
+    reading_id: int | None
 
 
 def load(connection: Connection, provider: str) -> Books:
     row = connection.execute(select(providers).where(providers.c.name == provider)).mappings().one_or_none()
-    if row is None or row["anchor_id"] is None:
-        return Books(row["balance_currency"] if row else None, None, 0, None, 0, row["debits_seen"] if row else 0)
-    moved, booked = connection.execute(
-        select(
-            func.coalesce(func.sum(ledger_table.c.units), 0),
-            func.count(ledger_table.c.order_number.distinct()),
-        ).where(
-            ledger_table.c.provider == provider,
-            ledger_table.c.id > row["anchor_id"],
-            ledger_table.c.kind != "reading",
-        )
-    ).one()
+    if row is None:
+        return Books(None, None, None, 0, 0, None)
+    certain = None
+    if row["anchor_id"] is not None:
+        moved = connection.execute(
+            select(func.coalesce(func.sum(ledger_table.c.units), 0)).where(
+                ledger_table.c.provider == provider,
+                ledger_table.c.id > row["anchor_id"],
+                ledger_table.c.kind != "reading",
+                ledger_table.c.currency == row["balance_currency"],
+            )
+        ).scalar_one()
+        certain = row["anchor_units"] + int(moved)
     return Books(
         currency=row["balance_currency"],
-        certain=row["anchor_units"] + int(moved),
-        booked=int(booked),
+        certain=certain,
         difference=row["difference_units"],
         difference_seen=row["difference_seen"],
         debits_seen=row["debits_seen"],
+        reading_id=row["reading_id"],
     )
 
 
-def quiet_between(connection: Connection, provider: str, begun: datetime) -> bool:
-    """Whether no purchase was under way, or ended, since `begun`: only then a reading means one thing."""
-    moving = connection.execute(
-        select(attempts.c.id)
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What could make a reading mean two things: a purchase on its way, or something booked while it was read."""
+
+    moving: bool
+    open: frozenset[str]
+    booked: int | None
+
+
+def moment(connection: Connection, provider: str) -> Moment:
+    """Where the provider's purchases stand now. No clock is asked: one may be put back between two looks."""
+    rows = connection.execute(
+        select(attempts.c.id, attempts.c.state).where(
+            attempts.c.provider == provider, attempts.c.state.in_(["placing", "unclear"])
+        )
+    ).all()
+    booked = connection.execute(
+        select(ledger_table.c.id)
+        .where(ledger_table.c.provider == provider, ledger_table.c.kind != "reading")
+        .order_by(ledger_table.c.id.desc())
+        .limit(1)
+    ).scalar()
+    moving = any(row[1] == "placing" for row in rows)
+    return Moment(moving, frozenset(row[0] for row in rows), booked)
+
+
+def quiet_between(before: Moment, after: Moment) -> bool:
+    """Whether nothing moved from one moment to the other: only then a reading between them means one thing."""
+    return before == after and not before.moving
+
+
+def open_purchases(connection: Connection, provider: str, currency: str) -> list[OpenPurchase] | None:
+    """Purchases of which nobody knows whether they were debited; None when one of them costs other money than the
+    balance is in, which makes every sum meaningless."""
+    rows = connection.execute(
+        select(attempts.c.id, attempts.c.expected_units, attempts.c.expected_currency).where(
+            attempts.c.provider == provider, attempts.c.state.in_(["placing", "unclear"])
+        )
+    ).all()
+    if any(row[2] != currency for row in rows):
+        return None
+    return [OpenPurchase(row[0], row[1]) for row in rows]
+
+
+def purchases_since(connection: Connection, provider: str, reading_id: int | None) -> int:
+    """Purchases made and booked since the last reading: the next one is the first to show whether they were debited."""
+    return int(
+        connection.execute(
+            select(func.count(ledger_table.c.order_number.distinct())).where(
+                ledger_table.c.provider == provider,
+                ledger_table.c.id > (reading_id or 0),
+                ledger_table.c.kind == "charge",
+                ledger_table.c.note == FRESH_PURCHASE,
+            )
+        ).scalar_one()
+    )
+
+
+def booked_since(connection: Connection, provider: str, reading_id: int | None, units: int) -> bool:
+    """Whether a charge or refund of just this amount was booked since the last reading."""
+    found = connection.execute(
+        select(ledger_table.c.id)
         .where(
-            attempts.c.provider == provider,
-            or_(attempts.c.state == "placing", and_(attempts.c.sent_at.is_not(None), attempts.c.finished_at >= begun)),
+            ledger_table.c.provider == provider,
+            ledger_table.c.id > (reading_id or 0),
+            ledger_table.c.kind.in_(["charge", "refund"]),
+            ledger_table.c.units == units,
+            func.coalesce(ledger_table.c.note, "") != FRESH_PURCHASE,
         )
         .limit(1)
     ).first()
-    return moving is None
-
-
-def open_purchases(connection: Connection, provider: str) -> list[OpenPurchase]:
-    """Purchases of which nobody knows whether they were debited."""
-    rows = connection.execute(
-        select(attempts.c.id, attempts.c.expected_units).where(
-            attempts.c.provider == provider, attempts.c.state.in_(["placing", "unclear"])
-        )
-    )
-    return [OpenPurchase(row[0], row[1]) for row in rows]
+    return found is not None
 
 
 def open_window(connection: Connection, provider: str, at: datetime) -> None:
@@ -105,7 +166,7 @@ def window_open(connection: Connection, provider: str, sent_after: datetime) -> 
 
 
 def unclear(connection: Connection, provider: str) -> list[RowMapping]:
-    """The unclear purchases at a provider, oldest first."""
+    """The unclear purchases at a provider, in the order of their sending."""
     rows = connection.execute(
         select(attempts)
         .where(attempts.c.provider == provider, attempts.c.state == "unclear")
@@ -114,31 +175,66 @@ def unclear(connection: Connection, provider: str) -> list[RowMapping]:
     return list(rows.mappings())
 
 
-def ids_between_neighbours(connection: Connection, attempt: RowMapping, most: int) -> list[str]:
-    """The ids between those of the purchases just before and just after this one, where ids are consecutive numbers;
-    empty when there is no such neighbour, or when there are more than `most`."""
-    placed = select(attempts.c.provider_order).where(
+def still_unclear(connection: Connection, attempt_id: str) -> RowMapping | None:
+    """The row of an unclear purchase, locked; None when somebody ended it meanwhile. Its order is locked already."""
+    query = select(attempts).where(attempts.c.id == attempt_id, attempts.c.state == "unclear").with_for_update()
+    return connection.execute(query).mappings().one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The ids between the purchases just before and just after an unclear one, and strangers beyond those two."""
+
+    unknown: list[str]
+    beyond: list[str]
+    rivals: int
+    """Other purchases with the same expected charge that a stranger's id could as well be of."""
+
+
+def ids_between_neighbours(connection: Connection, attempt: RowMapping, most: int, controls: int) -> Between | None:
+    """Where ids are consecutive numbers; None when there is no such neighbour, or when more than `most` lie between."""
+    placed = select(attempts.c.provider_order, attempts.c.sent_at).where(
         attempts.c.provider == attempt["provider"], attempts.c.state == "placed", attempts.c.sent_at.is_not(None)
     )
     before = connection.execute(
         placed.where(attempts.c.sent_at < attempt["sent_at"]).order_by(attempts.c.sent_at.desc()).limit(1)
-    ).scalar()
+    ).first()
     after = connection.execute(
         placed.where(attempts.c.sent_at > attempt["sent_at"]).order_by(attempts.c.sent_at).limit(1)
-    ).scalar()
-    if not (_number(before) and _number(after)):
-        return []
-    low, high = int(str(before)), int(str(after))
+    ).first()
+    if before is None or after is None or not (_number(before[0]) and _number(after[0])):
+        return None
+    low, high = int(before[0]), int(after[0])
     if not 0 < high - low - 1 <= most:
-        return []
-    between = [str(number) for number in range(low + 1, high)]
-    ours = connection.execute(
-        select(orders.c.provider_order).where(
-            orders.c.provider == attempt["provider"], orders.c.provider_order.in_(between)
+        return None
+    rivals = connection.execute(
+        select(func.count()).where(
+            attempts.c.provider == attempt["provider"],
+            attempts.c.state.in_(_MAY_MASK),
+            attempts.c.id != attempt["id"],
+            attempts.c.expected_units == attempt["expected_units"],
+            attempts.c.expected_currency == attempt["expected_currency"],
+            # One that is still unclear may have been accepted whenever; one that is over, only about then.
+            or_(attempts.c.state != "not_placed", attempts.c.sent_at.between(before[1], after[1])),
         )
+    ).scalar_one()
+    around = [number for number in range(max(1, low - most), high + controls + 1)]
+    known = _ours(connection, attempt["provider"], [str(number) for number in around])
+    strangers = [number for number in around if str(number) not in known]
+    below = [number for number in strangers if number < low][-controls:]
+    above = [number for number in strangers if number > high][:controls]
+    return Between(
+        unknown=[str(number) for number in strangers if low < number < high],
+        beyond=[str(number) for number in (*below, *above)],
+        rivals=int(rivals),
     )
-    known = {row[0] for row in ours}
-    return [one for one in between if one not in known]
+
+
+def _ours(connection: Connection, provider: str, ids: list[str]) -> set[str]:
+    """Those of a provider's ids that some order or rented number of ours has."""
+    bought = select(orders.c.provider_order).where(orders.c.provider == provider, orders.c.provider_order.in_(ids))
+    rented = select(numbers.c.provider_order).where(numbers.c.provider == provider, numbers.c.provider_order.in_(ids))
+    return {row[0] for query in (bought, rented) for row in connection.execute(query)}
 
 
 def _number(text: object) -> bool:
@@ -166,47 +262,141 @@ def set_difference(connection: Connection, provider: str, difference: int | None
     )
 
 
-def add_evidence(connection: Connection, attempt_id: str, evidence: Mapping[str, object], *, most: int = 50) -> None:
-    """Store what was learned of an attempt; the oldest of many gives way, the first one stays."""
+def distrust_debits(connection: Connection, provider: str) -> None:
+    """A purchase was debited late: what was learnt of this provider's debits is worth nothing."""
+    connection.execute(update(providers).where(providers.c.name == provider).values(debits_seen=0))
+
+
+def add_evidence(connection: Connection, attempt_id: str, evidence: Mapping[str, object]) -> None:
+    """Store what was learned of an attempt; of too many readings those go that said nothing new."""
+    query = select(attempts.c.evidence).where(attempts.c.id == attempt_id).with_for_update()
+    known: Any = connection.execute(query).scalar()
+    kept = [*(known or []), dict(evidence)]
+    if len(kept) > MOST_EVIDENCE and (place := dispensable(kept)) is not None:
+        del kept[place]
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(evidence=kept))
+
+
+def has_readings(connection: Connection, attempt_id: str) -> bool:
     known: Any = connection.execute(select(attempts.c.evidence).where(attempts.c.id == attempt_id)).scalar()
-    kept = list(known or [])
-    if len(kept) >= most:
-        del kept[1]
-    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(evidence=[*kept, dict(evidence)]))
+    return any(one.get("kind") == "balance" for one in known or [])
 
 
-def candidates(connection: Connection, provider: str, since: datetime) -> list[dict[str, object]]:
-    """Orders that could explain a difference: those whose end or charge may have moved money lately."""
-    rows = connection.execute(
-        select(
-            orders.c.id,
-            orders.c.state,
-            orders.c.charge_units,
-            orders.c.expected_units,
-            orders.c.expected_currency,
-            orders.c.quantity,
-            orders.c.remains,
-        )
-        .where(orders.c.provider == provider, orders.c.updated_at >= since, orders.c.provider_order.is_not(None))
-        .order_by(orders.c.number.desc())
-        .limit(200)
-    ).mappings()
-    found: list[dict[str, object]] = []
+def note_clock(connection: Connection, at: datetime, forward_s: float) -> None:
+    """The clock was put forward: for the purchases that are open, no such time has passed."""
+    rows = connection.execute(select(attempts.c.id).where(attempts.c.state.in_(["placing", "unclear"]))).all()
     for row in rows:
-        paid = row["charge_units"] if row["charge_units"] is not None else row["expected_units"]
-        if row["state"] in ("partial", "canceled", "failed") and paid:
-            left = row["remains"] if row["state"] == "partial" and row["remains"] is not None else row["quantity"]
-            found.append(
-                {"kind": "refund", "order": row["id"], "units": paid * min(left, row["quantity"]) // row["quantity"]}
-            )
-        if row["charge_units"] is not None and row["expected_units"] not in (None, row["charge_units"]):
-            drift = row["expected_units"] - row["charge_units"]
-            found.append({"kind": "price", "order": row["id"], "units": drift})
+        add_evidence(connection, row[0], {"kind": "clock", "at": rfc3339(at), "forward_s": round(forward_s, 3)})
+
+
+def note_active_link(connection: Connection, provider: str, order_number: int, link: str | None, at: datetime) -> None:
+    """The provider has an active order on this link: for unclear purchases of it, that speaks for "bought"."""
+    if link is None:
+        return
+    rows = connection.execute(
+        select(attempts.c.id)
+        .join(orders, orders.c.number == attempts.c.order_number)
+        .where(
+            attempts.c.provider == provider,
+            attempts.c.state == "unclear",
+            orders.c.link == link,
+            orders.c.number != order_number,
+        )
+    ).all()
+    for row in rows:
+        add_evidence(connection, row[0], {"kind": "active_order", "at": rfc3339(at)})
+
+
+def ask_again(connection: Connection, provider: str, now: datetime, since: datetime) -> int:
+    """Let every order and number at a provider be asked now whose charge may have changed unseen; how many that are."""
+    some = (
+        select(orders.c.number)
+        .where(
+            orders.c.provider == provider,
+            orders.c.provider_order.is_not(None),
+            orders.c.kind != "sms",
+            or_(orders.c.finished_at.is_(None), orders.c.finished_at >= since),
+        )
+        .order_by(orders.c.number.desc())
+        .limit(MOST_ASKED)
+    )
+    asked = connection.execute(update(orders).where(orders.c.number.in_(some)).values(next_poll_at=now))
+    rented = (
+        select(numbers.c.id)
+        .where(numbers.c.provider == provider, numbers.c.created_at >= since)
+        .order_by(numbers.c.id.desc())
+        .limit(MOST_ASKED)
+    )
+    checked = connection.execute(update(numbers).where(numbers.c.id.in_(rented)).values(next_check_at=now))
+    return asked.rowcount + checked.rowcount
+
+
+def unasked(connection: Connection, provider: str, asked_at: datetime) -> bool:
+    """Whether something that was to be asked then was not asked yet."""
+    waiting = (
+        select(orders.c.number).where(orders.c.provider == provider, orders.c.next_poll_at <= asked_at),
+        select(numbers.c.id).where(numbers.c.provider == provider, numbers.c.next_check_at <= asked_at),
+    )
+    return any(connection.execute(query.limit(1)).first() is not None for query in waiting)
+
+
+def candidates(connection: Connection, provider: str, since: datetime) -> list[Candidate]:
+    """What could explain a difference: orders whose refund or price nobody told, purchases of which nobody knows."""
+    rows = (
+        connection.execute(
+            select(orders)
+            .where(orders.c.provider == provider, orders.c.updated_at >= since, orders.c.provider_order.is_not(None))
+            .order_by(orders.c.number.desc())
+            .limit(200)
+        )
+        .mappings()
+        .all()
+    )
+    refunds = connection.execute(
+        select(ledger_table.c.order_number).where(
+            ledger_table.c.provider == provider,
+            ledger_table.c.kind == "refund",
+            ledger_table.c.order_number.in_([row["number"] for row in rows]),
+        )
+    ).all()
+    refunded = {row[0] for row in refunds}
+    found: list[Candidate] = []
+    for row in rows:
+        if row["number"] not in refunded:
+            found.extend(_of_order(row))
+    unclear_ones = connection.execute(
+        select(attempts.c.id, attempts.c.expected_units, orders.c.id)
+        .join(orders, orders.c.number == attempts.c.order_number)
+        .where(
+            attempts.c.provider == provider,
+            or_(
+                attempts.c.state.in_(["placing", "unclear"]),
+                and_(attempts.c.state == "not_placed", attempts.c.sent_at >= since),
+            ),
+        )
+        .order_by(attempts.c.sent_at.desc())
+        .limit(200)
+    ).all()
+    found.extend(Candidate("unclear", -row[1], order=row[2], attempt=row[0]) for row in unclear_ones)
     return found
 
 
-def adopt(connection: Connection, provider: str, difference: int, currency: str, at: datetime) -> None:
+def _of_order(row: RowMapping) -> list[Candidate]:
+    charge, expected = row["charge_units"], row["expected_units"]
+    paid = charge if charge is not None else expected
+    found = []
+    if row["state"] in ("partial", "canceled", "failed") and paid:
+        left = row["remains"] if row["state"] == "partial" and row["remains"] is not None else row["quantity"]
+        back = paid * min(left, row["quantity"]) // row["quantity"]
+        found.append(Candidate("refund", back, order=row["id"]))
+    if charge is None:
+        found.append(Candidate("price", order=row["id"]))  # what it really cost, nobody has said
+    elif expected not in (None, charge):
+        found.append(Candidate("price", charge - expected, order=row["id"]))
+    return found
+
+
+def adopt(connection: Connection, provider: str, difference: Money, at: datetime, cause: str) -> None:
     """Book a difference that nothing explains, so that the books agree with the provider again."""
-    kind = "top_up" if difference > 0 else "unexplained"
-    note = "unexplained: more than was known" if difference > 0 else "unexplained: no order of ours"
-    ledger.add(connection, provider, kind, Money(difference, currency), at, note=note)
+    kind = "top_up" if difference.units > 0 else "unexplained"
+    ledger.add(connection, provider, kind, difference, at, note=f"unexplained: {cause}")

@@ -96,6 +96,7 @@ class SqliteDatabase:
 
     def __init__(self, url: URL) -> None:
         self._closed = False
+        self._identity: tuple[int, int] | None = None
         self.path = Path(url.database or "")
         engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
@@ -143,6 +144,16 @@ class SqliteDatabase:
         if self._writer is None:
             self._writer = Writer(self._engine)
         return await self._writer.submit(work)
+
+    def in_place(self) -> bool:
+        """Whether the file is still the one that was opened first."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        identity = (found.st_dev, found.st_ino)
+        self._identity = self._identity or identity
+        return identity == self._identity
 
     @property
     def commits(self) -> int:

@@ -103,6 +103,14 @@ def read(connection: Connection, sealer: Sealer, order_number: int) -> list[str]
     return [sealer.open(row[0]) for row in rows]
 
 
+def check_key(connection: Connection, sealer: Sealer) -> None:
+    """SealingError when the newest sealed account cannot be opened: a lost key is found at the start, not later."""
+    query = select(accounts.c.sealed).order_by(accounts.c.order_number.desc(), accounts.c.ordinal.desc()).limit(1)
+    newest = connection.execute(query).scalar()
+    if newest is not None:
+        sealer.open(newest)
+
+
 def count(connection: Connection, order_number: int) -> int:
     query = select(func.count()).where(accounts.c.order_number == order_number)
     return int(connection.execute(query).scalar_one())

@@ -21,7 +21,11 @@ def add(
     number_id: int | None = None,
     note: str | None = None,
 ) -> int:
-    """Write one row; `kind` is reading, charge, refund, top_up or unexplained. Answers the row's id."""
+    """Write one row; `kind` is reading, charge, refund, top_up or unexplained. Answers the row's id.
+
+    The rows of a provider get their ids in the order of their commits: what is booked "since" a reading is found by id.
+    """
+    lock(connection, provider)
     row: int = connection.execute(
         insert(ledger)
         .values(
@@ -37,6 +41,12 @@ def add(
         .returning(ledger.c.id)
     ).scalar_one()
     return row
+
+
+def lock(connection: Connection, provider: str) -> None:
+    """Nobody else books at this provider until the transaction ends. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(providers.c.name).where(providers.c.name == provider).with_for_update())
 
 
 def charged(connection: Connection, order_number: int, currency: str, number_id: int | None = None) -> int:

@@ -118,6 +118,10 @@ async def get_delivery(request: web.Request, caller: Caller) -> web.Response:
     Query(request)
     house = services_of(request).house
     order = await own_order(house, request, caller)
-    accounts = await house.database.read(lambda c: deliverables.read(c, house.sealer, order.number))
+    try:
+        accounts = await house.database.read(lambda c: deliverables.read(c, house.sealer, order.number))
+    except deliverables.SealingError as exc:
+        log.error("delivery_cannot_be_opened", order_id=order.id, reason=str(exc))
+        raise Problem(ProblemKind.UNAVAILABLE, f"{exc}, and start the daemon anew") from None
     log.info("delivery_read", order_id=order.id, caller=caller.name, count=len(accounts))
     return response(Answer(200, dumps({"accounts": accounts})))

@@ -30,6 +30,8 @@ log = get_logger()
 
 FRESH_S: Final = 1.0
 """How long a look at the database counts: probes may come from many sides at once."""
+FAILED_S: Final = 5.0
+"""How long a request that could not be served counts: a full disk may take the look's few bytes, but no order."""
 WRITE_TIMEOUT_S: Final = 3.0
 
 REQUESTS: Final = Counter(
@@ -48,23 +50,33 @@ BALANCE: Final = Gauge(
     "aggregator_provider_balance", "The balance that the provider last told.", ["provider", "currency"]
 )
 LOOPS: Final = Gauge("aggregator_loop_age_seconds", "Time since each loop last came round.", ["loop"])
-DATABASE_UP: Final = Gauge("aggregator_database_up", "1 when the last look at the database succeeded.")
+DATABASE_UP: Final = Gauge("aggregator_database_up", "1 while the database can be read and written.")
 
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 
 class Readiness:
-    """Whether the database takes a write; asked at most once a second, however many probes come."""
+    """Whether the database takes a write; asked at most once a second, however many probes come.
+
+    A request that failed because of the database says no, too, for a few seconds.
+    """
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._lock = asyncio.Lock()
         self._looked_at = float("-inf")
+        self._failed_at = float("-inf")
         self._reason: str | None = None
 
+    def failed(self) -> None:
+        """A request could not be served because of the database."""
+        self._failed_at = asyncio.get_running_loop().time()
+
     async def why_not(self) -> str | None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._failed_at < FAILED_S:
+            return "the database cannot be used"
         async with self._lock:
-            loop = asyncio.get_running_loop()
             if loop.time() - self._looked_at >= FRESH_S:
                 self._reason = await self._look()
                 self._looked_at = loop.time()
@@ -116,7 +128,7 @@ async def metrics(request: web.Request) -> web.Response:
     """Prometheus' text, or OpenMetrics for those that ask for it."""
     if not _is_local(request):
         request.app[GATE].admit(request, READERS)
-    await _collect(services_of(request))
+    await _collect(services_of(request), request.app[READINESS])
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
 
@@ -133,7 +145,7 @@ def _is_local(request: web.Request) -> bool:
         return False
 
 
-async def _collect(services: WebServices) -> None:
+async def _collect(services: WebServices, readiness: Readiness) -> None:
     house = services.house
     for name, age in services.loops().items():
         LOOPS.labels(name).set(age)
@@ -145,7 +157,7 @@ async def _collect(services: WebServices) -> None:
         DATABASE_UP.set(0)
         ORDERS.clear()
     else:
-        DATABASE_UP.set(1)
+        DATABASE_UP.set(await readiness.why_not() is None)
 
 
 def _from_database(house: House, connection: Connection) -> None:

@@ -126,6 +126,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         return response(problem_answer(problem, request[REQUEST_ID]))
     except StorageUnavailable as exc:
         log.warning("storage_unavailable", reason=str(exc))
+        request.app[health.READINESS].failed()
         detail = "the database cannot be used now; what was asked for was not done"
         return response(problem_answer(Problem(ProblemKind.UNAVAILABLE, detail), request[REQUEST_ID]))
     except web.HTTPException as exc:

@@ -468,7 +468,9 @@ def upgrade() -> None:
         sa.Column("number_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("at", types.Instant(), nullable=False),
-        sa.CheckConstraint("kind IN ('reading', 'charge', 'refund', 'top_up', 'unexplained')", name=op.f("ck_ledger_kind")),
+        sa.CheckConstraint(
+            "kind IN ('reading', 'charge', 'refund', 'top_up', 'unexplained')", name=op.f("ck_ledger_kind")
+        ),
         sa.ForeignKeyConstraint(["number_id"], ["numbers.id"], name=op.f("fk_ledger_number_id")),
         sa.ForeignKeyConstraint(["order_number"], ["orders.number"], name=op.f("fk_ledger_order_number")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger")),

@@ -77,3 +77,26 @@ def test_it_is_down_exactly_when_it_has_a_reason_and_never_for_longer_than_the_l
         assert (breaker.down_since is None) is (breaker.reason is None) is (breaker.open_until is None)
         if breaker.open_until is not None:
             assert timedelta(0) < breaker.open_until - at <= LONGEST_PAUSE
+
+
+def test_after_the_pause_it_is_on_trial_until_a_call_decides() -> None:
+    breaker = after(FAILURES_TO_OPEN)
+    assert not breaker.on_trial(NOW)
+    assert breaker.on_trial(NOW + FIRST_PAUSE)
+    assert not failed(breaker, "timeout", NOW + FIRST_PAUSE).on_trial(NOW + FIRST_PAUSE)
+    assert not CLOSED.on_trial(NOW)
+    assert not after(FAILURES_TO_OPEN - 1).on_trial(NOW)
+
+
+def test_a_clock_that_is_put_back_does_not_keep_it_open_for_longer() -> None:
+    breaker = after(FAILURES_TO_OPEN)
+    earlier = NOW - timedelta(days=1)
+    assert not breaker.is_open(earlier)
+    assert breaker.on_trial(earlier)
+
+
+@given(st.integers(1, 20), st.integers(-100_000, 100_000))
+def test_it_is_never_open_and_on_trial_at_once(failures: int, seconds: int) -> None:
+    breaker, at = after(failures), NOW + timedelta(seconds=seconds)
+    assert not (breaker.is_open(at) and breaker.on_trial(at))
+    assert (breaker.is_open(at) or breaker.on_trial(at)) is (failures >= FAILURES_TO_OPEN)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from aggregator.domain.clock import ManualClock
-from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.numbers import NumberState
 from aggregator.domain.orders import Order, OrderState
 from aggregator.flow import placement as placement_module
@@ -19,7 +19,7 @@ from aggregator.flow.reconcile import Reconcile, resolve
 from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.faults import FaultRule
 from aggregator.storage.database import Database
-from tests.support.flow import Street, a_street, product, smm, sms
+from tests.support.flow import Street, a_street, on_sqlite, product, smm, sms
 
 SERVICES = {
     "followers": smm("smmplus/1", "smmcheap/1"),
@@ -149,6 +149,7 @@ async def test_an_order_declared_placed_is_followed_under_the_providers_id(stree
     assert street.calls("smmplus", "add") == 1
 
 
+@on_sqlite
 async def test_a_product_declared_placed_delivers_its_accounts(street: Street) -> None:
     order = await unclear(street, "gmail", 2, sold=True, link=None)
     (sold,) = street.purchases()
@@ -170,6 +171,7 @@ async def test_a_number_declared_rented_is_watched_and_its_phone_learnt(street: 
     assert (await street.events(order.number)).count("sms.code") == 1
 
 
+@on_sqlite
 async def test_of_several_numbers_only_the_declared_one_counts(street: Street) -> None:
     order = await unclear(street, "code", 3, sold=True, link=None)
     (sold,) = street.purchases()
@@ -249,6 +251,7 @@ async def test_two_orders_cannot_have_one_purchase(street: Street) -> None:
     street.audited = False
 
 
+@on_sqlite
 @pytest.mark.parametrize("odd", ["", " ", "0", "null", "1,2", "a b", "x" * 129])
 async def test_what_is_no_id_is_refused(street: Street, odd: str) -> None:
     lost = await unclear(street, sold=False)
@@ -270,6 +273,6 @@ async def test_two_people_at_once_resolve_it_once(street: Street) -> None:
 async def test_a_resolution_that_could_not_be_stored_changed_nothing(street: Street) -> None:
     order = await unclear(street, sold=True)
     street.database.refuse = 1
-    with pytest.raises(placement_module.StorageUnavailable):
+    with pytest.raises(StorageUnavailable):
         await resolve(street.house, order.id, provider_order="4711", by="ada")
     assert await street.order(order.number) == order

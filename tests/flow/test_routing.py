@@ -84,10 +84,13 @@ async def test_the_cheapest_wins_and_every_candidate_has_its_reason(street: Stre
     assert street.purchases() == []
 
 
+@on_sqlite
 async def test_prices_are_compared_in_one_currency(database: Database, clock: ManualClock, tmp_path: Path) -> None:
     settings = {"exchange_rates": {"EUR": "2"}}
-    changed = {"hstock": {"currency": "EUR"}, "smmcheap": {"currency": "GBP"}}
-    async with a_street(database, clock, tmp_path, SERVICES, settings=settings, **changed) as street:
+    abroad = {"currency": "EUR"}, {"currency": "GBP"}
+    async with a_street(
+        database, clock, tmp_path, SERVICES, settings=settings, hstock=abroad[0], smmcheap=abroad[1]
+    ) as street:
         order = await street.take("followers", 1000)
         await route(street)
         assert await reasons(street, order) == {
@@ -117,6 +120,7 @@ async def test_an_order_may_limit_who_takes_it(
     assert {name: said[name] for name in why} == why
 
 
+@on_sqlite
 async def test_what_nobody_can_take_says_why_of_each_and_waits(street: Street) -> None:
     order = await street.take("followers", 1000, max_cost=Money.parse("0.10", "USD"))
     await street.settle()
@@ -128,6 +132,7 @@ async def test_what_nobody_can_take_says_why_of_each_and_waits(street: Street) -
     assert await street.events(order.number) == ["order.accepted"]
 
 
+@on_sqlite
 async def test_the_same_reasons_again_only_count_up(street: Street) -> None:
     order = await street.take("followers", 1000, max_cost=Money.parse("0.10", "USD"))
     await street.advance(600)
@@ -136,6 +141,7 @@ async def test_the_same_reasons_again_only_count_up(street: Street) -> None:
     assert (await street.order(order.number)).sequence == 1
 
 
+@on_sqlite
 async def test_a_disabled_provider_and_an_unknown_service_are_no_candidates(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
@@ -190,6 +196,7 @@ async def test_the_wallet_is_not_promised_twice(street: Street) -> None:
     assert all([(await street.order(order.number)).provider_order for order in (first, second, third)])
 
 
+@on_sqlite
 async def test_among_equals_the_configs_order_decides(database: Database, clock: ManualClock, tmp_path: Path) -> None:
     services = {"same": smm("smmplus/1", "smmcheap/1")}
     async with a_street(database, clock, tmp_path, services) as street:
@@ -205,6 +212,7 @@ async def test_among_equals_the_configs_order_decides(database: Database, clock:
         }
 
 
+@on_sqlite
 async def test_types_must_fit_whatever_they_cost(street: Street) -> None:
     order = await street.take("comments", None, params={"comments": "\n".join("abcdefghij")})
     await street.settle()
@@ -256,6 +264,7 @@ async def test_an_inventory_that_fails_keeps_what_was_known(street: Street, faul
     assert street.calls("hstock", "inventory") == 1
 
 
+@on_sqlite
 async def test_stock_that_nobody_knows_is_not_none(street: Street) -> None:
     services = street.account("hstock").services
     services["1"] = replace(services["1"], stock=None)
@@ -268,6 +277,7 @@ async def test_stock_that_nobody_knows_is_not_none(street: Street) -> None:
 # --- numbers
 
 
+@on_sqlite
 async def test_of_several_projects_the_cheapest_wins(street: Street) -> None:
     order = await street.take("code", 2, link=None)
     await street.settle()
@@ -275,6 +285,7 @@ async def test_of_several_projects_the_cheapest_wins(street: Street) -> None:
     assert (bought.provider_service, bought.expected_cost) == ("65f0aa", Money.parse("1.00", "USD"))
 
 
+@on_sqlite
 async def test_without_a_country_the_dearest_row_is_what_it_may_cost(street: Street) -> None:
     order = await street.take("anywhere", 1, link=None)
     await route(street)
@@ -286,6 +297,7 @@ async def test_without_a_country_the_dearest_row_is_what_it_may_cost(street: Str
     assert (row["country"], row["cost_units"]) == ("+93", 35_000_000)
 
 
+@on_sqlite
 async def test_an_offers_country_and_the_orders_must_agree(street: Street) -> None:
     order = await street.take("code", 1, link=None, params={"country": "gb"})
     await route(street)
@@ -297,6 +309,7 @@ async def test_an_offers_country_and_the_orders_must_agree(street: Street) -> No
 # --- after a start
 
 
+@on_sqlite
 async def test_after_a_start_orders_wait_for_the_first_sync_of_each_provider(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
@@ -312,6 +325,7 @@ async def test_after_a_start_orders_wait_for_the_first_sync_of_each_provider(
         assert (await street.order(order.number)).provider == "hstock"
 
 
+@on_sqlite
 async def test_a_first_sync_that_failed_counts_and_the_others_are_asked(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
@@ -324,6 +338,7 @@ async def test_a_first_sync_that_failed_counts_and_the_others_are_asked(
         assert (await reasons(street, order))["hstock/1"] == "the provider's catalogue is not synced yet"
 
 
+@on_sqlite
 async def test_a_sync_that_never_ends_is_waited_for_no_longer_than_its_timeout(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:

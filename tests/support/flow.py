@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import pytest
 import yaml
 from aiohttp import web
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, Select, exists, func, or_, select
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -50,8 +50,9 @@ from aggregator.sandbox.world import World
 from aggregator.storage import attempts, catalogue, claims, deliverables, numbers, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
-from aggregator.storage.tables import CLAIMED, events
+from aggregator.storage.tables import CLAIMED
 from aggregator.storage.tables import attempts as attempts_table
+from aggregator.storage.tables import events as events_table
 from aggregator.storage.tables import ledger as ledger_table
 from aggregator.storage.tables import numbers as numbers_table
 from aggregator.storage.tables import orders as orders_table
@@ -71,15 +72,30 @@ _DUE: Final = (
     orders_table.c.next_poll_at,
     orders_table.c.next_refill_at,
     numbers_table.c.next_check_at,
-    providers_table.c.next_evidence_at,
     refills_table.c.next_poll_at,
-    *(table.c.claimed_until for table in (orders_table, attempts_table, numbers_table, refills_table)),
 )
+_CLAIMED: Final = (orders_table, attempts_table, numbers_table, refills_table)
 PROVIDERS: Final = {"smmplus": "panel_v2", "smmcheap": "panel_v2", "hstock": "hstockplus"}
 
 
 on_sqlite: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For tests that vary what providers say and not what is done to the database: one kind of it is enough."""
+
+
+def _next_due(now: datetime) -> Select[Any]:
+    """Every first moment at which something is due, and whether something waits that has no moment."""
+    free = [(column, claims.unclaimed(column.table, now)) for column in _DUE]
+    moments = [select(func.min(column)).where(unclaimed) for column, unclaimed in free]
+    moments += [select(func.min(table.c.claimed_until)).where(table.c.claimed_until > now) for table in _CLAIMED]
+    moments.append(select(func.min(providers_table.c.next_evidence_at)))
+    placing, asking = attempts_table.c.state == "placing", refills_table.c.state == "requested"
+    at_once = (
+        exists().where(attempts_table.c.state == "planned"),
+        exists().where(placing, claims.unclaimed(attempts_table, now)),
+        exists().where(asking, refills_table.c.sent_at.is_not(None), claims.unclaimed(refills_table, now)),
+        exists().where(events_table.c.position.is_(None)),
+    )
+    return select(*(moment.scalar_subquery() for moment in moments), or_(*at_once))
 
 
 def smm(*offers: str, **settings: Any) -> dict[str, Any]:
@@ -222,7 +238,8 @@ class Street:
     async def settle(self) -> None:
         """Run the stages until nothing more is due at this instant."""
         for _ in range(MOST_ROUNDS):
-            if not await self.tick():
+            due = await self.next_due()
+            if due is None or due > self.clock.now() or not await self.tick():
                 return
         raise AssertionError(f"the stages still find work after {MOST_ROUNDS} rounds at one instant")
 
@@ -232,7 +249,7 @@ class Street:
         await self.settle()
         while (now := self.clock.now()) < end:
             due = await self.next_due()
-            moment = end if due is None else min(due, end)
+            moment = end if due is None or due <= now else min(due, end)
             self.clock.advance((moment - now).total_seconds())
             await self.settle()
 
@@ -246,16 +263,20 @@ class Street:
         await self.settle()
         due = await self.next_due()
         assert due is not None, "nothing will ever be due"
+        assert due > self.clock.now(), "something is due that no stage does"
         self.clock.advance((due - self.clock.now()).total_seconds())
         await self.settle()
 
     async def next_due(self) -> datetime | None:
-        """When something is due next; a claim's end is the last moment of what nobody works on any more."""
+        """When something is due next, now or earlier if it is due already. What somebody works on is due when his
+        claim ends."""
         now = self.clock.now()
 
         def read(connection: Connection) -> datetime | None:
-            found = (connection.execute(select(func.min(due)).where(due > now)).scalar() for due in _DUE)
-            return min((moment for moment in found if moment is not None), default=None)
+            row = connection.execute(_next_due(now)).one()
+            *moments, at_once = row
+            found = [moment for moment in moments if moment is not None]
+            return min([*found, now] if at_once else found, default=None)
 
         return await self.database.read(read)
 
@@ -342,12 +363,13 @@ class Street:
 
     async def told(self, number: int, only: str | None = None) -> list[dict[str, Any]]:
         """Bodies of an order's events, in order."""
-        query = select(events.c.body, events.c.type).where(events.c.order_number == number).order_by(events.c.sequence)
-        rows = await self.database.read(lambda c: [(row[0], row[1]) for row in c.execute(query)])
+        query = select(events_table.c.body, events_table.c.type).where(events_table.c.order_number == number)
+        ordered = query.order_by(events_table.c.sequence)
+        rows = await self.database.read(lambda c: [(row[0], row[1]) for row in c.execute(ordered)])
         return [json.loads(body) for body, kind in rows if only in (None, kind)]
 
     async def general_events(self) -> list[str]:
-        query = select(events.c.type).where(events.c.order_number.is_(None)).order_by(events.c.seq)
+        query = select(events_table.c.type).where(events_table.c.order_number.is_(None)).order_by(events_table.c.seq)
         return await self.database.read(lambda c: [row[0] for row in c.execute(query)])
 
     async def numbers(self, order: Order) -> tuple[Number, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from aggregator.domain.clock import ManualClock
@@ -126,13 +127,11 @@ async def test_what_was_delivered_is_opened_for_its_owner_and_the_reading_is_log
     assert "pass1" not in (await doors.get(f"/v1/orders/{order.id}")).text
 
 
-async def test_accounts_that_another_key_sealed_are_not_a_surprise(
-    sqlite_doors: Doors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    house = sqlite_doors.house
+async def test_accounts_that_another_key_sealed_are_not_a_surprise(sqlite_doors: Doors) -> None:
     order = await sqlite_doors.order()
     another = deliverables.Sealer(Fernet.generate_key().decode())
-    await sqlite_doors.write(deliverables.add_new, another, order["number"], ["user1:pass1"], house.clock.now())
+    number, now = order["number"], sqlite_doors.house.clock.now()
+    await sqlite_doors.house.database.write(lambda c: deliverables.add_new(c, another, number, ["user1:pass1"], now))
     with capture_logs() as logs:
         reply = await sqlite_doors.get(f"/v1/orders/{order['id']}/delivery")
     assert (reply.status, reply.problem) == (503, "unavailable")

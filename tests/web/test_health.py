@@ -26,9 +26,7 @@ async def test_readyz_needs_a_database_that_takes_writes(doors: Doors, monkeypat
     assert int(reply.headers["Retry-After"]) > 0
 
 
-async def test_readyz_hears_of_requests_that_the_database_failed(
-    doors: Doors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_readyz_hears_of_requests_that_the_database_failed(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await doors.get("/readyz", key=None)).status == 200
     # A full disk may still take the few bytes of a look.
     broken(doors, monkeypatch, StorageUnavailable("disk full"))
