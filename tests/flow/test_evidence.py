@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -63,10 +63,10 @@ class Scenes:
     """Streets with other settings of a provider."""
 
     def __init__(self, database: Database, clock: ManualClock, folder: Path) -> None:
-        self._given = (database, clock, folder)
+        self._database, self._clock, self._folder = database, clock, folder
 
-    def __call__(self, **settings: Mapping[str, Any]) -> AbstractAsyncContextManager[Street]:
-        return a_street(*self._given, SERVICES, **settings)
+    def __call__(self, **providers: Any) -> AbstractAsyncContextManager[Street]:
+        return a_street(self._database, self._clock, self._folder, SERVICES, **providers)
 
 
 @pytest.fixture
@@ -697,7 +697,7 @@ async def test_what_a_person_has_ended_is_not_repeated_even_if_its_turn_comes(
     async with scenes(smmcheap=CHILD) as street:
         honouring(street)
         order = await lost(street, "followers", sold=False)
-        load = recovery_module.catalogue.type_of
+        load = catalogue.type_of
 
         async def ended(*_: Any) -> None:
             await resolve(street.house, order.id, provider_order=None, by="ada")
@@ -710,7 +710,7 @@ async def test_what_a_person_has_ended_is_not_repeated_even_if_its_turn_comes(
                 done.append(asyncio.run_coroutine_threadsafe(ended(), loop))
             return load(connection, **values)
 
-        monkeypatch.setattr(recovery_module.catalogue, "type_of", meanwhile)
+        monkeypatch.setattr(catalogue, "type_of", meanwhile)
         turn = Gateway.turn
 
         def after_the_person(gateway: Gateway, priority: Any) -> Any:
@@ -915,7 +915,7 @@ async def test_a_panel_that_leaves_ids_out_decides_nothing(scenes: Scenes, monke
         statuses = Gateway.statuses
 
         async def fewer(gateway: Gateway, ids: Any) -> Any:
-            told = await statuses(gateway, ids)
+            told: Any = await statuses(gateway, ids)
             return replace(told, errors=dict(list(told.errors.items())[1:])) if len(ids) > 3 else told
 
         monkeypatch.setattr(Gateway, "statuses", fewer)
