@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from aggregator.domain.errors import ClaimLost
 from aggregator.domain.orders import FOLLOWED, Order, OrderState
 from aggregator.flow import placement as placement_module
 from aggregator.flow.placement import Placement
+from aggregator.flow.reconcile import resolve
 from aggregator.providers import gateway as gateway_module
 from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.faults import FAULTS, FaultRule
-from aggregator.storage import attempts, claims
+from aggregator.storage import attempts, catalogue, claims
 from aggregator.storage.database import Database
 from aggregator.storage.tables import attempts as attempts_table
 from tests.support.flow import Street, a_street, on_sqlite, product, smm, sms
@@ -175,8 +177,6 @@ async def test_orders_planned_at_a_provider_that_went_down_meanwhile_are_not_sen
 
 
 async def test_a_plan_at_a_provider_that_was_paused_meanwhile_is_not_carried_out(street: Street) -> None:
-    from aggregator.storage import catalogue
-
     order = await street.take("followers")
     await street.routing.run_once()
     await street.routing.idle()
@@ -218,8 +218,6 @@ async def test_a_plan_from_before_a_short_stop_waits_for_the_first_sync_too(stre
 
 
 def _dearer(service: Any) -> Any:
-    from dataclasses import replace
-
     return replace(service, rate="99.00")
 
 
@@ -590,8 +588,6 @@ async def test_an_answer_that_comes_after_reconciliation_is_taken_as_proof(
 async def test_an_answer_that_comes_after_a_person_has_decided_writes_nothing(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aggregator.flow.reconcile import resolve
-
     send = Gateway.add
 
     async def sent(gateway: Gateway, request: Any) -> Any:
