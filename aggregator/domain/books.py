@@ -12,12 +12,10 @@ from enum import StrEnum
 from itertools import combinations
 from typing import Final
 
-from aggregator.domain.money import SCALE, format_units
+from aggregator.domain.money import ROUNDING_STEPS, format_units
 
 MAX_OPEN: Final = 12
 """With more open purchases than this at once, sums say nothing worth knowing."""
-FEWEST_DIGITS: Final = 2
-"""No provider rounds an amount to fewer digits than these."""
 
 
 class Shown(StrEnum):
@@ -89,12 +87,16 @@ def standing(before: int | None, seen: int, difference: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What might have caused a difference: refund, price, unclear, outside or top_up. `units` None: any amount."""
+    """What might have caused a difference: refund, price, unclear, outside or top_up. `units` None: any amount.
+
+    A refund of a negative amount is one that was counted with and never came.
+    """
 
     kind: str
     units: int | None = None
     order: str | None = None
     attempt: str | None = None
+    number: int | None = None
 
     def as_json(self) -> dict[str, object]:
         shown = {
@@ -112,8 +114,25 @@ def fitting(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]
     return exact or [one for one in candidates if one.units is not None and _rounds_to(one.units, difference)]
 
 
+def refunds(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The refunds that make up a difference, the oldest first; empty when none do, or when different ones could.
+
+    Which of several equal ones came is all the same for every sum.
+    """
+    due = [one for one in candidates if one.kind == "refund" and one.units and one.units > 0]
+    due.sort(key=lambda one: one.number or 0)
+    if difference <= 0 or len(due) > MAX_OPEN:
+        return []
+    found: dict[tuple[int, ...], list[Candidate]] = {}
+    for size in range(1, len(due) + 1):
+        for chosen in combinations(due, size):
+            if sum(one.units or 0 for one in chosen) == difference:
+                found.setdefault(tuple(sorted(one.units or 0 for one in chosen)), list(chosen))
+    rounded = found or {(one.units or 0,): [one] for one in due if _rounds_to(one.units or 0, difference)}
+    return next(iter(rounded.values())) if len(rounded) == 1 else []
+
+
 def _rounds_to(units: int, rounded: int) -> bool:
     if not units or not rounded or (units < 0) != (rounded < 0):
         return False
-    steps = (10 ** (SCALE - digits) for digits in range(FEWEST_DIGITS, SCALE))
-    return any(rounded % step == 0 and abs(units - rounded) < step for step in steps)
+    return any(rounded % step == 0 and abs(units - rounded) < step for step in ROUNDING_STEPS)

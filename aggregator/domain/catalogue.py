@@ -136,4 +136,8 @@ class CatalogueRow:
     country: str = ""
     problem: str | None = None
     """Why this row is unusable (an absurd price, a broken number), or None."""
+    learned_per: int | None = None
+    """How many pieces the rate buys, as charges have taught; None while nobody knows better than the config."""
+    charged_rate: Money | None = None
+    """What is really charged in place of `rate`, as charges have taught."""
     raw: str = field(default="", repr=False)

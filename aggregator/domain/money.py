@@ -14,6 +14,10 @@ from typing import Final
 SCALE: Final = 8
 """Digits after the point that are kept."""
 UNIT: Final = 10**SCALE
+FEWEST_DIGITS: Final = 2
+"""No provider rounds an amount to fewer digits than these."""
+ROUNDING_STEPS: Final = tuple(10 ** (SCALE - digits) for digits in range(FEWEST_DIGITS, SCALE))
+"""The steps, in units, to which a provider may round, coarsest first."""
 MAX_UNITS: Final = 2**63 - 1
 """The largest amount a signed 64-bit column holds: 92,233,720,368.54775807."""
 

@@ -145,18 +145,31 @@ def _dearer(candidate: Candidate, best: Candidate) -> str:
 
 
 def expected_cost(row: CatalogueRow, kind: Kind, quantity: int, rate_per: Mapping[str, int]) -> Money:
-    """What `quantity` pieces should cost: by the piece for numbers, once for packages, else by `rate_per`.
+    """What `quantity` pieces should cost: by the piece for numbers, once for packages, else by what the rate buys.
+
+    What charges have taught goes before the catalogue's rate and before the config's `rate_per`.
 
     MoneyError when the row has no usable rate or the cost is larger than can be stored.
     """
     if row.rate is None:
         raise MoneyError("the catalogue has no usable price")
-    if kind == "sms":
-        return row.rate.times(quantity)
+    rate = row.charged_rate or row.rate
+    if per_order(row, kind):
+        return rate
+    return rate.times(quantity, pieces_per_rate(row, kind, rate_per))
+
+
+def per_order(row: CatalogueRow, kind: Kind) -> bool:
+    """Whether the rate buys one whole order, whatever its quantity."""
     kind_type = service_type(kind, row.type)
-    if kind_type is not None and kind_type.per_order:
-        return row.rate
-    return row.rate.times(quantity, rate_per.get(kind, 1000 if kind == "smm" else 1))
+    return kind_type is not None and kind_type.per_order
+
+
+def pieces_per_rate(row: CatalogueRow, kind: Kind, rate_per: Mapping[str, int]) -> int:
+    """How many pieces the rate buys: one for numbers; as charges taught; as the config says."""
+    if kind == "sms":
+        return 1
+    return row.learned_per or rate_per.get(kind, 1000 if kind == "smm" else 1)
 
 
 def _judge(wanted: Wanted, offer: OfferView, currency: str, exchange_rates: Mapping[str, Decimal]) -> Candidate:

@@ -98,4 +98,4 @@ def compare(
 
 
 def _bare(row: CatalogueRow) -> CatalogueRow:
-    return replace(row, raw="")
+    return replace(row, raw="", learned_per=None, charged_rate=None)

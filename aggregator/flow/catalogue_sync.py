@@ -20,7 +20,7 @@ from aggregator.flow.readings import take_reading
 from aggregator.providers.contract import CataloguePage, Failure, FailureKind
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import catalogue, outbox
+from aggregator.storage import catalogue, ledger, outbox
 from aggregator.storage.database import Connection, RowMapping
 
 PAGE_ROWS: Final = 500
@@ -172,6 +172,7 @@ class CatalogueSync:
     def _store(self, connection: Connection, gateway: Gateway, fetched: Fetched) -> tuple[Diff, Diff]:
         """What became of the services and of the numbers: two answers, each believed or refused for itself."""
         now = self._house.clock.now()
+        ledger.lock(connection, gateway.name)  # before the rows, as whoever learns from charges does
         stored = catalogue.stored_rows(connection, gateway.name)
         services, numbers = self._diffs(stored, fetched)
         diff = services + numbers
@@ -182,6 +183,8 @@ class CatalogueSync:
             values = {**catalogue.columns(change.after, currency), "seen_at": now, "missing": 0}
             if change.after.has_stock:
                 values["stock_at"] = now
+            if change.price_changed:
+                values |= {"charges": None, "charged_rate_units": None}  # they were of another price
             catalogue.update_row(connection, row_id, now, values, priced=change.priced)
         catalogue.mark_seen(connection, [stored[key]["id"] for key in diff.same], now)
         catalogue.mark_missing(connection, [stored[key]["id"] for key in diff.missing])

@@ -19,6 +19,7 @@ from aggregator.domain.pauses import poll_interval
 from aggregator.domain.refills import drop, dropped_enough
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.batches import MAX_CALLS, ask_statuses
+from aggregator.flow.learning import learn_from_charge
 from aggregator.flow.policies import refill_policy
 from aggregator.providers.contract import Failure, StatusBatch, StatusReport
 from aggregator.providers.gateway import UNKNOWN_WORDS, Gateway
@@ -179,6 +180,7 @@ class Polling:
         saved = order_store.save(connection, order, applied.order, drafts, now, **due)
         if saved.charge is not None and saved.charge != order.charge and saved.provider is not None:
             ledger.book_charge(connection, saved.provider, saved.number, saved.charge, now)
+            learn_from_charge(connection, self._house, saved, saved.charge, now)
         progress.changed += 1
         progress.events += len(drafts)
         progress.finished += saved.state in FINAL and order.state not in FINAL

@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import Gauge
 
-from aggregator.domain.books import Candidate, Judged, fitting, judge, standing
+from aggregator.domain.books import Candidate, Judged, fitting, judge, refunds, standing
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.events import Draft
 from aggregator.domain.money import UNIT, Money, MoneyError, format_units, units_of
@@ -32,6 +32,8 @@ STANDS_AFTER: Final = 3
 """Readings that must show the same difference before it is told; until then it may be a charge not yet known."""
 PATIENCE: Final = 10
 """Readings after which a difference is told although not every order that may explain it was answered for."""
+TRUSTED_AFTER: Final = 3
+"""Refunds that must have been seen to come, net or gross, before a provider is known to tell them so."""
 LOOK_BACK: Final = timedelta(days=7)
 """How far back orders are named as candidates for a difference."""
 MAX_CURRENCY: Final = 8
@@ -179,10 +181,18 @@ def _follow(
         if not judged.shown:
             # What was bought since the reading before is in this one: the provider debits at once.
             fresh = books.purchases_since(connection, gateway.name, before.reading_id)
-            books.set_anchor(connection, gateway.name, balance.units, debits=fresh)
+            told = books.refunds_since(connection, gateway.name, before.reading_id)
+            books.set_anchor(connection, gateway.name, balance.units, debits=fresh, net_refunds=told)
         elif before.difference_seen:
             books.set_difference(connection, gateway.name, None, 0)
         return []
+    if before.gross_refunds >= TRUSTED_AFTER and not judged.shown:
+        came = refunds(judged.difference, books.candidates(connection, gateway.name, now - LOOK_BACK))
+        if came:
+            # This provider never tells refunds in its charges: the balance is where they show.
+            books.book_refunds(connection, gateway.name, came, Money(judged.difference, balance.currency), now)
+            books.set_anchor(connection, gateway.name, balance.units, debits=0)
+            return []
     if not stands and before.difference is not None:
         return []
     known = before.difference
@@ -204,7 +214,8 @@ def _follow(
 def _tell(connection: Connection, gateway: Gateway, balance: Money, part: int, judged: Judged, now: datetime) -> None:
     """Tell a difference that stands, with what might have caused it, and make the books agree again."""
     difference = Money(part, balance.currency)
-    shown = explain(part, books.candidates(connection, gateway.name, now - LOOK_BACK))
+    candidates = books.candidates(connection, gateway.name, now - LOOK_BACK)
+    shown = explain(part, candidates)
     data = {
         "provider": gateway.name,
         "difference": difference.as_json(),
@@ -213,7 +224,11 @@ def _tell(connection: Connection, gateway: Gateway, balance: Money, part: int, j
     }
     outbox.append_general(connection, Draft("provider.ledger_difference", data), now)
     log.warning("ledger_difference", provider=gateway.name, difference=difference.amount)
-    books.adopt(connection, gateway.name, difference, now, _cause(shown))
+    came = [] if judged.shown else refunds(part, candidates)
+    if came and all(one.kind == "refund" for one in shown):
+        books.book_refunds(connection, gateway.name, came, difference, now)
+    else:
+        books.adopt(connection, gateway.name, difference, now, _cause(shown))
     for attempt in judged.shown:
         # The books agree from now on without knowing why, so they prove nothing of what was open meanwhile.
         _note_difference(connection, attempt, part, now)
@@ -252,4 +267,12 @@ def describe(connection: Connection, provider: str, now: datetime) -> dict[str, 
         "readings": known.difference_seen,
         "candidates": [one.as_json() for one in found],
         "debits_seen": known.debits_seen,
+        "refunds": _refunds_told(known),
     }
+
+
+def _refunds_told(known: Books) -> str | None:
+    """Whether this provider's charges tell refunds (net) or not (gross); None while too few were seen."""
+    if max(known.net_refunds, known.gross_refunds) < TRUSTED_AFTER:
+        return None
+    return "net" if known.net_refunds > known.gross_refunds else "gross"

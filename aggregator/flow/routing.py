@@ -172,6 +172,7 @@ class Routing:
                 country=best.offer.country,
                 expected=expected,
                 cost=cost,
+                rate=best.offer.row.rate if best.offer.row is not None else None,
                 candidates=ranking.as_json(),
                 at=now,
             )

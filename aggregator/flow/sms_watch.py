@@ -15,6 +15,7 @@ from aggregator.domain.money import Money
 from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_report, order_state
 from aggregator.domain.orders import OrderState, Reported, apply
 from aggregator.flow.base import House, Workers, log
+from aggregator.flow.learning import learn_from_charge
 from aggregator.providers.contract import Failure, FailureKind, NumberStatus
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
@@ -130,6 +131,8 @@ class SmsWatch:
             )
         if number.charge is not None and number.charge != before.charge:
             ledger.book_charge(connection, gateway.name, order.number, number.charge, now, number_id=number.id)
+            if number.state not in _ENDS:
+                learn_from_charge(connection, self._house, order, number.charge, now, number=number.id)
         group = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ())
         charges = [one.charge for one in group if one.charge is not None]
         currencies = {one.currency for one in charges}

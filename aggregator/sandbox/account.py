@@ -40,6 +40,10 @@ class Settings:
     """panel_v2: the parameter that takes many ids, or none at all."""
     product_rate_per: int = 1
     """How many pieces a product's rate buys: the documents do not say, so 1 and 1000 are both met."""
+    surcharge_percent: float = 0.0
+    """What is charged on top of the catalogue's rates, as some panels do for their levels of customers."""
+    gross_charge: bool = False
+    """Status keeps telling what was taken, whatever was paid back since; otherwise less what was paid back."""
     honours_idempotency_key: bool = False
     refuse_active_link: bool = False
     refill_needs_drop: bool = False
@@ -110,7 +114,7 @@ class Account:
         ordinal = self._ordinal + 1
         pieces = _pieces(purchase, now, self._rng(ordinal))
         units = sum(quantity for quantity, _ in pieces)
-        charges = [rounded(service.charge(quantity, self.settings.product_rate_per)) for quantity, _ in pieces]
+        charges = [self._price(service, quantity) for quantity, _ in pieces]
         self._check(service, purchase.link, units, sum(charges, ZERO), now)
         if service.stock is not None:
             self.services[service.id] = replace(service, stock=service.stock - units)
@@ -136,6 +140,14 @@ class Account:
                 self._watch(child)
         self._active_links[order.link] = order
         return order
+
+    def _price(self, service: Service, quantity: int) -> Decimal:
+        factor = 1 + Decimal(str(self.settings.surcharge_percent)) / 100
+        return rounded(service.charge(quantity, self.settings.product_rate_per) * factor)
+
+    def told_charge(self, order: Order, now: float) -> Decimal:
+        """What a status answer says that the order cost."""
+        return self.charged(order) if self.settings.gross_charge else order.view(now).charge
 
     def charged(self, order: Order) -> Decimal:
         """What was taken for an order, its runs or posts included."""

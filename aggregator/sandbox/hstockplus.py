@@ -111,7 +111,7 @@ def status(world: World, account: Account, call: Call) -> object:
         start = 0
     answer: dict[str, object] = {
         "status": view.status,
-        "charge": shown(view.charge),
+        "charge": shown(account.told_charge(order, world.now())),
         "start_count": start,
         "remains": view.remains,
         "currency": account.settings.currency,

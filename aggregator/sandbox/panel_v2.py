@@ -171,7 +171,7 @@ def _status(world: World, account: Account, order_id: str) -> dict[str, object]:
     view = order.view(now)
     start = account.settings.pending_start_count if view.start_count is None else str(view.start_count)
     answer: dict[str, object] = {
-        "charge": shown(view.charge),
+        "charge": shown(account.told_charge(order, now)),
         "start_count": start,
         "status": view.status,
         "remains": str(view.remains),

@@ -67,10 +67,11 @@ def plan(
     country: str,
     expected: Money,
     cost: Money,
+    rate: Money | None,
     candidates: list[dict[str, object]],
     at: datetime,
 ) -> None:
-    """Write the choice of an offer, with every candidate's reason."""
+    """Write the choice of an offer, with every candidate's reason; `rate` is what the catalogue asks now."""
     connection.execute(
         insert(attempts).values(
             id=attempt_id,
@@ -85,6 +86,7 @@ def plan(
             expected_currency=expected.currency,
             cost_units=cost.units,
             cost_currency=cost.currency,
+            rate_units=rate.units if rate is not None else None,
             candidates=candidates,
             created_at=at,
         )

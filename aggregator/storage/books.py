@@ -6,7 +6,7 @@ in the currency of the balance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -39,6 +39,8 @@ class Books:
     difference_seen: int
     debits_seen: int
     reading_id: int | None
+    net_refunds: int = 0
+    gross_refunds: int = 0
 
 
 def load(connection: Connection, provider: str) -> Books:
@@ -63,6 +65,8 @@ def load(connection: Connection, provider: str) -> Books:
         difference_seen=row["difference_seen"],
         debits_seen=row["debits_seen"],
         reading_id=row["reading_id"],
+        net_refunds=row["net_refunds"],
+        gross_refunds=row["gross_refunds"],
     )
 
 
@@ -119,6 +123,20 @@ def purchases_since(connection: Connection, provider: str, reading_id: int | Non
                 ledger_table.c.id > (reading_id or 0),
                 ledger_table.c.kind == "charge",
                 ledger_table.c.note == FRESH_PURCHASE,
+            )
+        ).scalar_one()
+    )
+
+
+def refunds_since(connection: Connection, provider: str, reading_id: int | None) -> int:
+    """Refunds that a charge told of since the last reading: the next one shows whether they came."""
+    return int(
+        connection.execute(
+            select(func.count(ledger_table.c.order_number.distinct())).where(
+                ledger_table.c.provider == provider,
+                ledger_table.c.id > (reading_id or 0),
+                ledger_table.c.kind == "refund",
+                func.coalesce(ledger_table.c.note, "") != ledger.SEEN_REFUND,
             )
         ).scalar_one()
     )
@@ -241,8 +259,8 @@ def _number(text: object) -> bool:
     return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def set_anchor(connection: Connection, provider: str, units: int, *, debits: int) -> None:
-    """The reading just written explains everything: count from here."""
+def set_anchor(connection: Connection, provider: str, units: int, *, debits: int, net_refunds: int = 0) -> None:
+    """The reading just written explains everything: count from here, and what it taught."""
     connection.execute(
         update(providers)
         .where(providers.c.name == provider)
@@ -252,6 +270,7 @@ def set_anchor(connection: Connection, provider: str, units: int, *, debits: int
             difference_units=None,
             difference_seen=0,
             debits_seen=providers.c.debits_seen + debits,
+            net_refunds=providers.c.net_refunds + net_refunds,
         )
     )
 
@@ -353,17 +372,21 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
         .all()
     )
     refunds = connection.execute(
-        select(ledger_table.c.order_number).where(
+        select(ledger_table.c.order_number, func.sum(ledger_table.c.units))
+        .where(
             ledger_table.c.provider == provider,
             ledger_table.c.kind == "refund",
             ledger_table.c.order_number.in_([row["number"] for row in rows]),
         )
+        .group_by(ledger_table.c.order_number)
     ).all()
-    refunded = {row[0] for row in refunds}
+    refunded = {row[0]: int(row[1]) for row in refunds}
     found: list[Candidate] = []
     for row in rows:
         if row["number"] not in refunded:
             found.extend(_of_order(row))
+        else:
+            found.append(Candidate("refund", -refunded[row["number"]], order=row["id"], number=row["number"]))
     unclear_ones = connection.execute(
         select(attempts.c.id, attempts.c.expected_units, orders.c.id)
         .join(orders, orders.c.number == attempts.c.order_number)
@@ -388,12 +411,29 @@ def _of_order(row: RowMapping) -> list[Candidate]:
     if row["state"] in ("partial", "canceled", "failed") and paid:
         left = row["remains"] if row["state"] == "partial" and row["remains"] is not None else row["quantity"]
         back = paid * min(left, row["quantity"]) // row["quantity"]
-        found.append(Candidate("refund", back, order=row["id"]))
+        found.append(Candidate("refund", back, order=row["id"], number=row["number"]))
     if charge is None:
         found.append(Candidate("price", order=row["id"]))  # what it really cost, nobody has said
     elif expected not in (None, charge):
         found.append(Candidate("price", charge - expected, order=row["id"]))
     return found
+
+
+def book_refunds(
+    connection: Connection, provider: str, found: Sequence[Candidate], difference: Money, at: datetime
+) -> None:
+    """Book refunds that only the balance told of; the last of them takes what rounding made of the sum."""
+    left = difference.units
+    for place, one in enumerate(found, 1):
+        units = left if place == len(found) else one.units or 0
+        left -= units
+        money = Money(units, difference.currency)
+        ledger.add(connection, provider, "refund", money, at, order_number=one.number, note=ledger.SEEN_REFUND)
+    connection.execute(
+        update(providers)
+        .where(providers.c.name == provider)
+        .values(gross_refunds=providers.c.gross_refunds + len(found))
+    )
 
 
 def adopt(connection: Connection, provider: str, difference: Money, at: datetime, cause: str) -> None:

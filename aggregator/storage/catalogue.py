@@ -6,6 +6,7 @@ A row that a sync did not see is counted, not deleted; what disables an offer is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, and_, func, insert, select, updat
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.catalogue import CatalogueRow
+from aggregator.domain.charges import Lesson, Sample
 from aggregator.domain.money import Money
 from aggregator.storage.tables import prices, provider_services, providers
 
@@ -51,7 +53,6 @@ def due(connection: Connection, column: str, now: datetime) -> list[str]:
 
 def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
     """The typed row; with `gone`, a row that several syncs did not show says so as its problem."""
-    units = row["rate_units"]
     problem = row["problem"]
     if gone and problem is None and row["missing"] >= GONE_AFTER:
         problem = "the provider's catalogue no longer lists it"
@@ -61,7 +62,7 @@ def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
         kind=row["kind"],
         type=row["type"],
         category=row["category"],
-        rate=Money(units, row["currency"]) if units is not None else None,
+        rate=_money(row["rate_units"], row["currency"]),
         minimum=row["minimum"],
         maximum=row["maximum"],
         refill=row["refill"],
@@ -73,7 +74,13 @@ def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
         auto_delivery=row["auto_delivery"],
         country=row["country"],
         problem=problem,
+        learned_per=row["learned_per"],
+        charged_rate=_money(row["charged_rate_units"], row["currency"]),
     )
+
+
+def _money(units: int | None, currency: str) -> Money | None:
+    return Money(units, currency) if units is not None else None
 
 
 def offer_rows(
@@ -174,6 +181,29 @@ def update_row(connection: Connection, row_id: int, at: datetime, values: Mappin
                 provider_service=row_id, rate_units=values.get("rate_units"), stock=values.get("stock"), at=at
             )
         )
+
+
+def find_row(connection: Connection, provider: str, service: str, country: str) -> RowMapping | None:
+    """The stored row of one offer, locked: what its charges taught is changed by whoever knows all of them."""
+    query = select(provider_services).where(
+        provider_services.c.provider == provider,
+        provider_services.c.service == service,
+        provider_services.c.country == country,
+    )
+    return connection.execute(query.with_for_update()).mappings().one_or_none()
+
+
+def set_charges(
+    connection: Connection,
+    row_id: int,
+    samples: Sequence[Sample],
+    lesson: Lesson | None,
+) -> None:
+    """Keep an offer's newest charges; with a lesson, what they taught."""
+    values: dict[str, Any] = {"charges": [asdict(one) for one in samples]}
+    if lesson is not None:
+        values |= {"learned_per": lesson.per, "charged_rate_units": lesson.rate}
+    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
 
 
 def mark_seen(connection: Connection, row_ids: Sequence[int], at: datetime) -> None:

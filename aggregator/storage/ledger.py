@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from aggregator.domain.money import Money
 from aggregator.storage.tables import ledger, providers
+
+SEEN_REFUND: Final = "seen in the balance"
+"""The note of a refund that no charge told of: this provider's charges stay what was taken at first."""
 
 
 def add(
@@ -50,11 +54,13 @@ def lock(connection: Connection, provider: str) -> None:
 
 
 def charged(connection: Connection, order_number: int, currency: str, number_id: int | None = None) -> int:
-    """Units booked so far for an order, or for one number of it: charges less refunds, in one currency."""
+    """Units booked so far for an order, or for one number of it, in one currency: charges less the refunds that charges
+    told of."""
     query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
         ledger.c.order_number == order_number,
         ledger.c.kind.in_(["charge", "refund"]),
         ledger.c.currency == currency,
+        func.coalesce(ledger.c.note, "") != SEEN_REFUND,
     )
     if number_id is not None:
         query = query.where(ledger.c.number_id == number_id)
@@ -72,12 +78,21 @@ def book_charge(
     note: str | None = None,
 ) -> None:
     """Bring what is booked for an order, or for one number of it, to what is now known: a charge for more, a refund
-    for less."""
+    for less. A refund that the balance has shown already is told only now, and booked no second time."""
     difference = charge.units - charged(connection, order_number, charge.currency, number_id)
+    if difference < 0 and number_id is None:
+        difference = min(0, difference + _seen_refunds(connection, order_number, charge.currency))
     if difference:
         kind = "charge" if difference > 0 else "refund"
         amount = Money(-difference, charge.currency)
         add(connection, provider, kind, amount, at, order_number=order_number, number_id=number_id, note=note)
+
+
+def _seen_refunds(connection: Connection, order_number: int, currency: str) -> int:
+    query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
+        ledger.c.order_number == order_number, ledger.c.note == SEEN_REFUND, ledger.c.currency == currency
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def moved_since_reading(connection: Connection) -> dict[str, list[Money]]:

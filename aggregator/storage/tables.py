@@ -105,6 +105,9 @@ providers = Table(
     Column("difference_seen", Integer, nullable=False, server_default="0"),
     Column("debits_seen", Integer, nullable=False, server_default="0"),
     Column("next_evidence_at", Instant),
+    # How refunds were seen to be told: in the charge (net), or by the balance alone (gross).
+    Column("net_refunds", Integer, nullable=False, server_default="0"),
+    Column("gross_refunds", Integer, nullable=False, server_default="0"),
     CheckConstraint("failures >= 0", name="failures"),
 )
 
@@ -135,6 +138,10 @@ provider_services = Table(
     Column("missing", Integer, nullable=False, server_default="0"),
     Column("first_seen_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
+    # What real charges taught: the newest ones, how many pieces the rate buys, and the rate that is really charged.
+    Column("charges", JsonText),
+    Column("learned_per", Integer),
+    Column("charged_rate_units", BigInteger),
     UniqueConstraint("provider", "service", "country"),
     CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
     CheckConstraint("rate_units IS NULL OR rate_units >= 0", name="rate"),
@@ -258,6 +265,7 @@ attempts = Table(
     Column("finished_at", Instant),
     Column("resends", Integer, nullable=False, server_default="0"),
     Column("next_resend_at", Instant),
+    Column("rate_units", BigInteger),
     *claim_columns(),
     UniqueConstraint("order_number", "ordinal"),
     CheckConstraint(one_of("state", ATTEMPT_STATES), name="state"),
@@ -400,6 +408,7 @@ ledger = Table(
     Column("at", Instant, nullable=False),
     CheckConstraint(one_of("kind", LEDGER_KINDS), name="kind"),
     Index("ix_ledger_provider_id", "provider", "id"),
+    partial_index("ix_ledger_order_number", "order_number", where="order_number IS NOT NULL"),
 )
 
 sequences = Table(

@@ -14,6 +14,7 @@ from aiohttp import web
 from aggregator.config import Settings
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.flow import readings
 from aggregator.flow.base import House
 from aggregator.log import get_logger
 from aggregator.storage import catalogue, reports
@@ -39,7 +40,9 @@ def _known(connection: Connection, settings: Settings, request: web.Request) -> 
     raise Problem(ProblemKind.NOT_FOUND, "there is no provider of this name")
 
 
-def _document(house: House, name: str, row: RowMapping | None, open_orders: int) -> dict[str, object]:
+def _document(
+    house: House, connection: Connection, name: str, row: RowMapping | None, open_orders: int
+) -> dict[str, object]:
     settings = house.settings.providers.get(name)
     gateway = house.gateways.get(name)
     capabilities: dict[str, object] | None = None
@@ -71,6 +74,7 @@ def _document(house: House, name: str, row: RowMapping | None, open_orders: int)
             "error": row["catalogue_error"] if row is not None else None,
             "next_at": _time(row, "next_catalogue_at"),
         },
+        "ledger": readings.describe(connection, name, house.clock.now()),
         "capabilities": capabilities,
         "open_orders": open_orders,
     }
@@ -82,7 +86,7 @@ def _time(row: RowMapping | None, name: str) -> str | None:
 
 def _one(house: House, connection: Connection, name: str) -> dict[str, object]:
     row = catalogue.health(connection).get(name)
-    return _document(house, name, row, reports.open_by_provider(connection).get(name, 0))
+    return _document(house, connection, name, row, reports.open_by_provider(connection).get(name, 0))
 
 
 async def list_providers(request: web.Request, caller: Caller) -> web.Response:
@@ -93,7 +97,7 @@ async def list_providers(request: web.Request, caller: Caller) -> web.Response:
     def load(connection: Connection) -> list[dict[str, object]]:
         rows, counts = catalogue.health(connection), reports.open_by_provider(connection)
         names = [*house.settings.providers, *sorted(name for name in rows if name not in house.settings.providers)]
-        return [_document(house, name, rows.get(name), counts.get(name, 0)) for name in names]
+        return [_document(house, connection, name, rows.get(name), counts.get(name, 0)) for name in names]
 
     return json_response(listing("providers", await house.database.read(load)))
 
@@ -134,6 +138,8 @@ def _row_document(row: RowMapping) -> dict[str, object]:
         "subcategory": typed.subcategory or None,
         "description": typed.description or None,
         "rate": typed.rate.as_json() if typed.rate is not None else None,
+        "rate_per": typed.learned_per,
+        "charged_rate": typed.charged_rate.as_json() if typed.charged_rate is not None else None,
         "min": typed.minimum,
         "max": typed.maximum,
         "refill": typed.refill,

@@ -116,6 +116,7 @@ async def test_the_first_reading_is_where_the_books_begin(street: Street) -> Non
         "readings": 0,
         "candidates": [],
         "debits_seen": 0,
+        "refunds": None,
     }
     assert await street.database.read(lambda c: describe(c, "nobody", street.clock.now())) is None
 
@@ -431,7 +432,7 @@ async def test_a_refund_that_the_charge_never_shows_is_told_with_its_order(
         await street.leap(60)
     (data,) = await told(street)
     assert data["candidates"] == [{"kind": "refund", "order": partly.id, "amount": data["difference"]["amount"]}]
-    assert await rows(street, "smmplus", "top_up") == [("top_up", 12_000_000)]
+    assert await rows(street, "smmplus", "top_up", "refund") == [("refund", 12_000_000)]
     assert await difference(street) == 0
 
 

@@ -52,6 +52,7 @@ def plan(connection: Connection, order: Order, *, provider: str = "smmplus", at:
         country="",
         expected=COST,
         cost=COST,
+        rate=COST,
         candidates=[],
         at=at,
     )
