@@ -114,6 +114,8 @@ class ProviderSettings(Model):
     max_concurrency: int = Field(default=4, ge=1, le=1000)
     requests_per_second: RatePerSecond = 5
     batch_size: int = Field(default=100, ge=1, le=100)
+    status_batch: Literal["auto", "orders", "order", "single"] = "auto"
+    """How many ids go in one status call: found out, or as said here."""
     status_every_s: StatusInterval = StatusInterval()
     code_every_s: CodeInterval = CodeInterval()
     catalogue_every_s: Seconds = 900

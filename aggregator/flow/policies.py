@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.refills import RefillPolicy
+
+NO_GUARANTEE: Final = timedelta(days=30)
+"""How long an end may be corrected where no refill window says it."""
+
+
+def guarantee(policy: RefillPolicy | None) -> timedelta:
+    """How long after its end an order is still looked at."""
+    return policy.window if policy is not None else NO_GUARANTEE
 
 
 def refill_policy(service: ServiceSettings | None) -> RefillPolicy | None:

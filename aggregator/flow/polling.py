@@ -1,37 +1,44 @@
 """Bought orders are followed: full batches of status calls, provider words to facts, facts to states and events.
 
-Decides when an order is asked again. An unknown word, a missing id or a failed call changes no order.
+Decides when an order is asked again. An unknown word, a missing id or a failed call changes no order's state.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.domain.events import Draft
+from aggregator.domain.history import OfferHistory
 from aggregator.domain.orders import FINAL, Order, OrderState, Reported, apply
-from aggregator.domain.pauses import poll_interval
+from aggregator.domain.polls import NOT_YET_VISIBLE, poll_interval, reread_interval, stuck_after
 from aggregator.domain.refills import drop, dropped_enough
 from aggregator.flow.base import House, Workers, log
-from aggregator.flow.batches import MAX_CALLS, ask_statuses
+from aggregator.flow.batches import MAX_CALLS, Answered, learn
 from aggregator.flow.learning import learn_from_charge
-from aggregator.flow.policies import refill_policy
-from aggregator.providers.contract import Failure, StatusBatch, StatusReport
-from aggregator.providers.gateway import UNKNOWN_WORDS, Gateway
+from aggregator.flow.policies import guarantee, refill_policy
+from aggregator.flow.words import note_unknown_word
+from aggregator.providers.contract import BatchForm, Failure, FailureKind, Meaning, StatusBatch, StatusReport
+from aggregator.providers.gateway import Batch, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import claims, deliverables, ledger
+from aggregator.storage import catalogue, deliverables, history, ledger, polls
 from aggregator.storage import orders as order_store
+from aggregator.storage.claims import new_token
 from aggregator.storage.database import Connection
-from aggregator.storage.tables import orders as orders_table
+from aggregator.storage.polls import Next, Polled
 
 LEASE_MARGIN_S: Final = 30.0
+AHEAD: Final = 2
+"""Batches under way for each call that may be: while one is claimed or recorded, another is at the provider."""
 WAIT_FOR_ACCOUNTS: Final = timedelta(days=1)
 """How long a finished product order is still asked for accounts that are missing."""
+NOT_FOUND: Final = "not-found"
+"""The `error` of an order that its provider does not know, or no more."""
 
 
 @dataclass(slots=True)
@@ -43,8 +50,33 @@ class Progress:
     events: int = 0
 
 
-def _due(connection: Connection, *, provider: str, now: datetime, limit: int) -> int:
-    return order_store.due_polls(connection, provider, now, limit=limit)
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One answer, and what its orders are measured by."""
+
+    gateway: Gateway
+    answered: Answered
+    histories: Mapping[tuple[str, str], OfferHistory]
+    by_hand: frozenset[str]
+    """Services of the provider that a person delivers."""
+    now: datetime
+
+    def report(self, order: Order) -> StatusReport | None:
+        answer = self.answered.answer
+        return answer.reports.get(order.provider_order or "") if isinstance(answer, StatusBatch) else None
+
+    def not_found(self, order: Order) -> str | None:
+        """What the provider said where it does not know the order."""
+        answer = self.answered.answer
+        if not isinstance(answer, StatusBatch):
+            return None
+        meaning, text = answer.errors.get(order.provider_order or "", (None, ""))
+        return text if meaning is Meaning.UNKNOWN_ORDER else None
+
+    def typical(self, order: Order) -> timedelta | None:
+        """How long such orders take."""
+        known = self.histories.get((order.provider or "", order.provider_service or ""))
+        return timedelta(seconds=known.duration_s) if known is not None and known.duration_s is not None else None
 
 
 class Polling:
@@ -54,18 +86,20 @@ class Polling:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
         self._workers = {
-            name: Workers(f"polling:{name}", max(1, gateway.settings.max_concurrency - 1), done=wake)
+            name: Workers(f"polling:{name}", AHEAD * max(1, gateway.settings.max_concurrency - 1), done=wake)
             for name, gateway in house.gateways.items()
         }
+        self._batches: dict[str, Batch] | None = None
 
     async def run_once(self) -> int:
+        await self._remember_batches()
         now = self._house.clock.now()
         begun = 0
         for provider, workers in self._workers.items():
             gateway = self._house.gateways[provider]
             if not (room := workers.free * gateway.status_batch):
                 continue
-            due = await self._house.database.read(partial(_due, provider=provider, now=now, limit=room))
+            due = await self._house.database.read(partial(polls.due, provider=provider, now=now, limit=room))
             for _ in range(-(-due // gateway.status_batch)):
                 workers.start(self._poll(gateway))
                 begun += 1
@@ -78,41 +112,74 @@ class Polling:
         """Status calls cost nothing and are cut at once."""
         await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
 
+    # --- what a provider can do ---
+
+    async def _remember_batches(self) -> None:
+        """What an earlier run found out of each provider's batches, the first time."""
+        if self._batches is not None:
+            return
+        self._batches = {}
+        for name, row in (await self._house.database.read(catalogue.health)).items():
+            gateway = self._house.gateways.get(name)
+            if gateway is not None and row["batch_mode"] is not None:
+                gateway.use_batch(Batch(BatchForm(row["batch_mode"]), row["batch_limit"]))
+                self._batches[name] = gateway.batch
+
+    async def _keep_batches(self, gateway: Gateway) -> None:
+        """Store what was found out just now."""
+        batch = gateway.batch
+        if self._batches is None or batch.form is None or self._batches.get(gateway.name) == batch:
+            return
+        self._batches[gateway.name] = batch
+        form, limit, now = str(batch.form), batch.limit, self._house.clock.now()
+        await self._house.database.write(
+            lambda c: catalogue.set_health(c, gateway.name, now, batch_mode=form, batch_limit=limit, batch_at=now)
+        )
+
+    # --- one call ---
+
     async def _poll(self, gateway: Gateway) -> None:
+        now = self._house.clock.now()
+        token = new_token()
+        lease_s = gateway.timeout_s + LEASE_MARGIN_S
+        claimed = await self._house.database.write(
+            lambda c: polls.claim(c, gateway.name, now, limit=gateway.status_batch, lease_s=lease_s, token=token)
+        )
+        if not claimed:
+            return
+        ids = [one.order.provider_order or "" for one in claimed]
         async with gateway.turn(Priority.STATUS):
-            # Claimed only now: what came due while waiting for the turn fills the batch.
-            now = self._house.clock.now()
-            token = claims.new_token()
-            lease_s = gateway.timeout_s + LEASE_MARGIN_S
-            claimed = await self._house.database.write(
-                lambda c: order_store.claim_polls(
-                    c, gateway.name, now, limit=gateway.status_batch, lease_s=lease_s, token=token
-                )
-            )
-            if not claimed:
-                return
-            ids = [order.provider_order or "" for order, _ in claimed]
-            answer = await gateway.statuses(ids)
-        if isinstance(answer, Failure):
-            if len(ids) > 1:
-                # Finding out takes more calls than the lease was meant for.
-                until = self._house.clock.now() + timedelta(seconds=MAX_CALLS * gateway.timeout_s + LEASE_MARGIN_S)
-                numbers = [order.number for order, _ in claimed]
-                await self._house.database.write(lambda c: order_store.extend_polls(c, numbers, token, until))
-            answer = await ask_statuses(gateway, ids, answer)
-        await self._house.health.note(gateway.name, answer)
+            waited = self._house.clock.now() - now
+            stale = waited.total_seconds() > LEASE_MARGIN_S / 2
+            answer = None if stale else await gateway.statuses(ids)
+        if answer is None:
+            # Purchases went first for so long that the claim might not outlive the call.
+            numbers = [one.order.number for one in claimed]
+            await self._house.database.write(lambda c: polls.give_back(c, numbers, token))
+            return
+        if isinstance(answer, Failure) and len(ids) > 1:
+            # Finding out takes more calls than the lease was meant for.
+            until = self._house.clock.now() + timedelta(seconds=MAX_CALLS * gateway.timeout_s + LEASE_MARGIN_S)
+            numbers = [one.order.number for one in claimed]
+            await self._house.database.write(lambda c: polls.extend(c, numbers, token, until))
+        if isinstance(answer, Failure) and answer.kind is FailureKind.NOT_FOUND and len(ids) == 1:
+            answer = StatusBatch(errors={ids[0]: (Meaning.UNKNOWN_ORDER, answer.text)})
+        answered = await learn(gateway, ids, answer)
+        await self._house.health.note(gateway.name, answered.answer)
+        await self._keep_batches(gateway)
         try:
-            progress = await self._house.database.write(lambda c: self._record(c, gateway, claimed, token, answer))
+            progress = await self._house.database.write(lambda c: self._record(c, gateway, claimed, token, answered))
         except (ClaimLost, StorageUnavailable):
             raise
         except Exception:
             log.exception("poll_not_recorded", provider=gateway.name, orders=len(ids))
             # One report that cannot be stored must not take the others with it, poll after poll.
             progress = await self._house.database.write(
-                lambda c: self._record(c, gateway, claimed, token, answer, apart=True)
+                lambda c: self._record(c, gateway, claimed, token, answered, apart=True)
             )
-        if isinstance(answer, Failure):
-            log.info("poll_failed", provider=gateway.name, orders=len(ids), kind=str(answer.kind), text=answer.text)
+        said = answered.answer
+        if isinstance(said, Failure):
+            log.info("poll_failed", provider=gateway.name, orders=len(ids), kind=str(said.kind), text=said.text)
         else:
             log.info("polled", provider=gateway.name, orders=len(ids), changed=progress.changed)
         if progress.events:
@@ -122,52 +189,44 @@ class Polling:
         self,
         connection: Connection,
         gateway: Gateway,
-        claimed: Sequence[tuple[Order, int]],
+        claimed: Sequence[Polled],
         token: str,
-        answer: StatusBatch | Failure,
+        answered: Answered,
         *,
         apart: bool = False,
     ) -> Progress:
         """Take every report and give every order its next poll; `apart`: reports that cannot be stored are left out."""
-        now = self._house.clock.now()
         progress = Progress()
-        for order, polls in claimed:
-            report = answer.reports.get(order.provider_order or "") if isinstance(answer, StatusBatch) else None
-            if report is not None and report.state is None and report.word:
-                UNKNOWN_WORDS.labels(gateway.name).inc()
-                log.warning("unknown_status_word", provider=gateway.name, order_id=order.id, word=report.word[:100])
-            current = order_store.load_for_update(connection, order.number)
-            if report is not None and apart:
-                current = self._take_apart(connection, current, report, now, progress)
-            elif report is not None:
-                current = self._take(connection, current, report, now, progress)
-            due = self._next_poll(connection, gateway, current, now, answered=report is not None)
-            claims.release(
-                connection,
-                orders_table,
-                orders_table.c.number,
-                order.number,
-                token,
-                next_poll_at=due,
-                polls=polls + 1,
-            )
+        found = polls.claimed(connection, [one.order.number for one in claimed], token)
+        due_before = {one.order.number: one.due_at for one in claimed}
+        services = sorted({(gateway.name, one.order.provider_service or "") for one in found})
+        by_hand = catalogue.delivered_by_hand(connection, gateway.name, [service for _, service in services])
+        poll = Poll(gateway, answered, history.load(connection, services), by_hand, self._house.clock.now())
+        left = []
+        for one in found:
+            order = self._take_apart(connection, one, poll, progress) if apart else None
+            order = order or self._take(connection, one, poll, progress)
+            left.append(self._next(connection, poll, one, order, due_before[order.number]))
+        polls.release(connection, token, left)
         return progress
 
-    def _take_apart(
-        self, connection: Connection, order: Order, report: StatusReport, now: datetime, progress: Progress
-    ) -> Order:
+    def _take_apart(self, connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
         try:
             with connection.begin_nested():
-                return self._take(connection, order, report, now, progress)
+                return self._take(connection, one, poll, progress)
         except Exception:
-            log.exception("report_not_stored", order_id=order.id)
-            return order
+            log.exception("report_not_stored", order_id=one.order.id)
+            return one.order
 
-    def _take(
-        self, connection: Connection, order: Order, report: StatusReport, now: datetime, progress: Progress
-    ) -> Order:
-        fact = Reported(report.state, report.charge, report.start_count, report.remains)
-        applied = apply(order, fact, now)
+    def _take(self, connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
+        """What the answer makes of one order."""
+        order, now, report = one.order, poll.now, poll.report(one.order)
+        if report is None:
+            return self._unknown_there(connection, one, poll, progress)
+        if report.state is None and report.word:
+            note_unknown_word(connection, poll.gateway.name, order, report.word, now)
+        known = replace(order, error_type=None, error_detail=None) if order.error_type == NOT_FOUND else order
+        applied = apply(known, Reported(report.state, report.charge, report.start_count, report.remains), now)
         drafts = list(applied.events)
         if report.accounts:
             fresh, total = deliverables.add_new(connection, self._house.sealer, order.number, report.accounts, now)
@@ -176,15 +235,41 @@ class Polling:
                 drafts.insert(0, Draft("order.delivery", {"delivered": fresh, "total": total}))
         due = self._dropped(order, applied.order, drafts, now)
         if applied.order == order and not drafts and not due:
-            return order
+            return self._stuck(connection, one, poll, progress)
         saved = order_store.save(connection, order, applied.order, drafts, now, **due)
         if saved.charge is not None and saved.charge != order.charge and saved.provider is not None:
             ledger.book_charge(connection, saved.provider, saved.number, saved.charge, now)
             learn_from_charge(connection, self._house, saved, saved.charge, now)
         progress.changed += 1
         progress.events += len(drafts)
-        progress.finished += saved.state in FINAL and order.state not in FINAL
+        if saved.state in FINAL and saved.state is not order.state:
+            progress.finished += order.state not in FINAL
+            _note_end(connection, one, order, saved, now)
         return saved
+
+    @staticmethod
+    def _unknown_there(connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
+        """No report: right after the purchase that means "not yet visible"; later it is shown as such, and no more."""
+        order, text = one.order, poll.not_found(one.order)
+        if text is None or order.state in FINAL or poll.now - one.placed_at < NOT_YET_VISIBLE:
+            return Polling._stuck(connection, one, poll, progress)
+        if order.error_type is None:
+            detail = f"{poll.gateway.name} does not know {order.provider_order}: {text}"
+            unknown = replace(order, error_type=NOT_FOUND, error_detail=detail)
+            log.warning("order_not_found", order_id=order.id, provider=poll.gateway.name, text=text)
+            order = order_store.save(connection, order, unknown, (), poll.now)
+        return Polling._stuck(connection, replace(one, order=order), poll, progress)
+
+    @staticmethod
+    def _stuck(connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
+        """Nothing new: an order that stands still for too long is told once, until something changes again."""
+        order = one.order
+        if not _stands_still(one, order, poll) or one.stuck_at is not None:
+            return order
+        progress.events += 1
+        still_s = int((poll.now - order.updated_at).total_seconds())
+        log.warning("order_stuck", order_id=order.id, provider=poll.gateway.name, unchanged_s=still_s)
+        return order_store.save(connection, order, order, (Draft("order.stuck", {"unchanged_s": still_s}),), poll.now)
 
     def _dropped(self, before: Order, after: Order, drafts: list[Draft], now: datetime) -> dict[str, object]:
         """A completed order that has lost enough since it finished is due for a refill."""
@@ -201,20 +286,85 @@ class Polling:
         refilled = policy.auto and after.start_count is not None
         return {"next_refill_at": max(now, after.finished_at + policy.min_age)} if refilled else {}
 
-    def _next_poll(
-        self, connection: Connection, gateway: Gateway, order: Order, now: datetime, *, answered: bool
-    ) -> datetime | None:
-        bounds = gateway.settings.status_every_s
-        soon = now + poll_interval(now, order.updated_at, bounds.min, bounds.max)
+    # --- when again ---
+
+    def _next(self, connection: Connection, poll: Poll, one: Polled, order: Order, was_due_at: datetime) -> Next:
+        unchanged = order.updated_at == one.order.updated_at
+        alone = one.alone_since
+        if order.provider_order in poll.answered.spoilers and poll.gateway.batches:
+            alone = alone or poll.now
+        elif poll.report(order) is not None:
+            alone = None
+        stuck = one.stuck_at or (poll.now if _stands_still(one, order, poll) else None)
+        return Next(
+            number=order.number,
+            was_due_at=was_due_at,
+            due_at=self._due(connection, poll, one, order, alone=alone is not None),
+            alone_since=alone,
+            stuck_at=stuck if unchanged and order.state not in FINAL else None,
+        )
+
+    def _due(self, connection: Connection, poll: Poll, one: Polled, order: Order, *, alone: bool) -> datetime | None:
+        bounds, now = poll.gateway.settings.status_every_s, poll.now
         if order.state not in FINAL:
-            return soon
+            soon = now + poll_interval(now - one.placed_at, poll.typical(order), bounds.min, bounds.max)
+            return now + timedelta(seconds=bounds.max) if alone else soon
         if order.finished_at is None:
             return None
+        over = now - order.finished_at
         if order.kind == "product" and order.state in (OrderState.COMPLETED, OrderState.PARTIAL):
             missing = deliverables.count(connection, order.number) < order.quantity
-            return soon if missing and now - order.finished_at < WAIT_FOR_ACCOUNTS else None
+            if missing and over < WAIT_FOR_ACCOUNTS:
+                return now + poll_interval(over, None, bounds.min, bounds.max)
         policy = refill_policy(self._house.settings.services.get(order.service))
-        if order.state is OrderState.COMPLETED and policy is not None and policy.auto and gateway.capabilities.refill:
-            again = now + policy.check_every if answered else min(soon, now + policy.check_every)
-            return again if again - order.finished_at <= policy.window else None
-        return None
+        refilled = policy is not None and policy.auto and poll.gateway.capabilities.refill
+        check_every = policy.check_every if policy and refilled and order.state is OrderState.COMPLETED else None
+        wait = reread_interval(over, check_every)
+        if poll.report(order) is None:  # that look did not count
+            wait = min(wait, poll_interval(over, None, bounds.min, bounds.max))
+        again = now + wait
+        return again if again - order.finished_at <= guarantee(policy) else None
+
+
+def _stands_still(one: Polled, order: Order, poll: Poll) -> bool:
+    if order.state in FINAL or order.updated_at != one.order.updated_at:
+        return False
+    by_hand = order.provider_service in poll.by_hand
+    return poll.now - order.updated_at >= stuck_after(poll.typical(order), by_hand=by_hand)
+
+
+def _note_end(connection: Connection, one: Polled, before: Order, after: Order, now: datetime) -> None:
+    """Count an end in the offer's history, or what a provider's correction makes of it."""
+    assert after.provider is not None
+    assert after.provider_service is not None
+    if before.state in FINAL:
+        history.correct_end(
+            connection,
+            after.provider,
+            after.provider_service,
+            before=before.state,
+            after=after.state,
+            delivered_before=_delivered(before),
+            delivered=_delivered(after),
+            at=now,
+        )
+        return
+    history.note_end(
+        connection,
+        after.provider,
+        after.provider_service,
+        state=after.state,
+        ordered=after.quantity,
+        delivered=_delivered(after),
+        duration=now - one.placed_at,
+        at=now,
+    )
+
+
+def _delivered(order: Order) -> int:
+    """Pieces that an end stands for. `remains` of a completed order are drops, not pieces that never came."""
+    if order.state is OrderState.COMPLETED:
+        return order.quantity
+    if order.state is OrderState.PARTIAL and order.remains is not None:
+        return max(0, order.quantity - order.remains)
+    return 0

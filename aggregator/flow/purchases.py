@@ -129,7 +129,7 @@ def _placed(
     fact = Purchased(attempt.id, gateway.name, result.provider_order, len(result.numbers))
     applied = apply(order, fact, now)
     drafts = applied.events
-    due: dict[str, object] = {}
+    due: dict[str, object] = {"placed_at": now}
     if result.numbers:
         first = now + timedelta(seconds=min(FIRST_CODE_CHECK_S, gateway.settings.code_every_s.min))
         rented = [(number.provider_order, number.phone, number.country) for number in result.numbers]

@@ -257,12 +257,12 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         attempts.finish(connection, attempt, None, "placed", now, provider_order=provider_order)
         rented = 1 if order.kind == "sms" else 0
         applied = apply(order, Purchased(attempt, order.provider, provider_order, rented), now)
-        due: dict[str, object] = {"next_poll_at": now}
+        due: dict[str, object] = {"next_poll_at": now, "placed_at": now}
         expected = order.expected_cost
         if rented:
             soon = now + timedelta(seconds=FIRST_CODE_CHECK_S)
             numbers.add(connection, order.number, order.provider, [(provider_order, "", "")], now, soon)
-            due = {}
+            due = {"placed_at": now}
         saved = order_store.save(connection, order, applied.order, applied.events, now, **due)
         if expected is not None:
             book_expected(connection, order.provider, saved, expected, now, fresh=False)

@@ -15,7 +15,7 @@ from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId, new_id
 from aggregator.domain.orders import Order
-from aggregator.domain.pauses import poll_interval
+from aggregator.domain.polls import poll_interval
 from aggregator.domain.refills import (
     NEVER_AGAIN,
     Refill,
@@ -39,7 +39,7 @@ from aggregator.providers.contract import (
 )
 from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import catalogue, claims, refills
+from aggregator.storage import catalogue, claims, polls, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, RowMapping
 
@@ -228,7 +228,7 @@ class Refilling:
         for row in rows:
             report = answer.get(row["provider_refill"]) if not isinstance(answer, Failure) else None
             state = report.state if isinstance(report, RefillReport) else None
-            again = now + poll_interval(now, row["requested_at"], bounds.min, bounds.max)
+            again = now + poll_interval(now - row["requested_at"], None, bounds.min, bounds.max)
             values: dict[str, object] = {"next_poll_at": again, "polls": row["polls"] + 1}
             draft: Draft | None = None
             if state is RefillState.COMPLETED:
@@ -246,7 +246,7 @@ class Refilling:
                 order_store.save(connection, order, order, (draft,), now)
                 if state is RefillState.COMPLETED:
                     # What it restored shows in the order's own status.
-                    order_store.poll_soon(connection, order.number, now)
+                    polls.soon(connection, order.number, now)
 
     async def _close_unclear(self, gateway: Gateway) -> None:
         now = self._house.clock.now()

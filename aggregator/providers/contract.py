@@ -56,6 +56,17 @@ class Capabilities:
     sms: bool = False
 
 
+class BatchForm(StrEnum):
+    """How a provider takes many ids in one status call (quirks.md, "Batched status"); the values are those of config
+    `status_batch`."""
+
+    ORDERS = "orders"
+    ORDER = "order"
+    """`order=10,11`."""
+    SINGLE = "single"
+    """Not at all."""
+
+
 class Consequence(StrEnum):
     """What a refusal of a purchase leads to; the values are those of config `words.errors`."""
 
@@ -193,6 +204,8 @@ class Failure:
     kind: FailureKind
     text: str
     retry_after_s: float | None = None
+    cause: str | None = None
+    """A stable word for what is wrong, where somebody has said it in words (advice.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +351,7 @@ class Dialect(Protocol):
     def build_status(self, order: str) -> HttpRequest: ...
     def read_status(self, reply: HttpReply, order: str) -> StatusReport | Failure: ...
 
-    def build_statuses(self, orders: Sequence[str]) -> HttpRequest: ...
+    def build_statuses(self, orders: Sequence[str], form: BatchForm = BatchForm.ORDERS) -> HttpRequest: ...
     def read_statuses(self, reply: HttpReply, orders: Sequence[str]) -> StatusBatch | Failure: ...
 
     def build_refills(self, orders: Sequence[str], idempotency_key: str | None = None) -> HttpRequest: ...

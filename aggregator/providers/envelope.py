@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.domain.orders import OrderState
+from aggregator.domain.sizes import MAX_ID
 from aggregator.domain.wire import HttpReply
 from aggregator.providers import meanings, words
 from aggregator.providers.contract import (
@@ -23,7 +24,7 @@ from aggregator.providers.contract import (
     Refused,
     Unclear,
 )
-from aggregator.providers.reading import Redactor, Unreadable, flag, layers, parse
+from aggregator.providers.reading import Redactor, Unreadable, flag, layers, parse, too_long
 
 # {"error":"…"} · {"status":"error","message":"…"} · {"status":"fail","message":"…"} ·
 # {"status":"error","msg":"…","error":"neworder.error.x"} · {"message":"…","errors":{"link":["…"]}}
@@ -222,6 +223,11 @@ class Envelope:
             return self.unclear(f"http_{opened.reply.status}", opened.reply)
         if opened.document is None:
             return self.unclear("null", opened.reply)
+        long = next((found for one in opened.objects if (found := too_long(one.get("order"))) is not None), None)
+        if long is not None:
+            # Bought, most likely; under an id that cannot be followed.
+            words = f"the answer names an order id of {long} characters, more than the {MAX_ID} of any known provider"
+            return Unclear("id_too_long", f"{words}: {self.unclear('', opened.reply).text}")
         # An id is missing where an object has none; another kind of document is one that nobody documented.
         return self.unclear("no_id" if opened.objects or opened.document == [] else "unknown_json", opened.reply)
 

@@ -23,10 +23,13 @@ from aggregator.domain.orders import OrderState
 from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, Outcome
 from aggregator.log import Redactor
 from aggregator.outbound import Outbound
+from aggregator.providers.advice import advised
 from aggregator.providers.contract import (
+    MAX_BATCH,
     Account,
     AddRequest,
     AddSmsRequest,
+    BatchForm,
     CancelResult,
     CataloguePage,
     Consequence,
@@ -67,9 +70,14 @@ SECONDS = Histogram(
     ["provider", "action"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-UNKNOWN_WORDS = Counter(
-    "aggregator_unknown_words_total", "Status words that no table knows; nothing is concluded from them.", ["provider"]
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How a provider takes many ids in one status call. `form` None: not found out yet, the documented one is tried."""
+
+    form: BatchForm | None = None
+    limit: int = MAX_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +123,35 @@ class Gateway:
         )
         self._dialect: Dialect = DIALECTS[settings.dialect](account)
         self.capabilities = self._dialect.capabilities
+        self._batch = Batch()
         self._batches_again_at = -math.inf
+        if settings.status_batch != "auto":
+            self._batch = Batch(BatchForm(settings.status_batch))
+
+    @property
+    def batch(self) -> Batch:
+        """How statuses are asked for in batches, as far as is known. Where a provider proved to have none, that is
+        forgotten after a while: it may have learned."""
+        if not self.capabilities.batched_status:
+            return Batch(BatchForm.SINGLE)
+        single = self._batch.form is BatchForm.SINGLE
+        if single and self.settings.status_batch == "auto" and self._clock.monotonic() >= self._batches_again_at:
+            return Batch()
+        return self._batch
 
     @property
     def batches(self) -> bool:
-        """Whether batched status is believed to work; one that proved otherwise is believed again after a while."""
-        return self.capabilities.batched_status and self._clock.monotonic() >= self._batches_again_at
+        """Whether batched status is believed to work."""
+        return self.batch.form is not BatchForm.SINGLE
 
-    def refused_batches(self) -> None:
-        """The provider proved that it answers no batch: ask one by one, and look again later whether that changed."""
+    def use_batch(self, batch: Batch) -> bool:
+        """Ask in this way from now on; whether that is news. What the config says goes before all that is found."""
+        if self.settings.status_batch != "auto" and batch.form is not self._batch.form:
+            return False
+        news = batch != self._batch
+        self._batch = batch
         self._batches_again_at = self._clock.monotonic() + BATCHES_AGAIN_S
+        return news
 
     @property
     def timeout_s(self) -> float:
@@ -133,7 +160,7 @@ class Gateway:
     @property
     def status_batch(self) -> int:
         """How many orders one status call takes."""
-        return self.settings.batch_size if self.batches else 1
+        return min(self.settings.batch_size, self.batch.limit) if self.batches else 1
 
     @property
     def waiting(self) -> int:
@@ -178,12 +205,13 @@ class Gateway:
 
     # --- questions ---
 
-    async def statuses(self, orders: Sequence[str]) -> StatusBatch | Failure:
+    async def statuses(self, orders: Sequence[str], form: BatchForm | None = None) -> StatusBatch | Failure:
         """The status of up to `status_batch` orders by one call; one alone goes by the form that everybody knows."""
         if len(orders) == 1:
             return await self.status(orders[0])
+        form = form or self.batch.form or BatchForm.ORDERS
         return await self._ask(
-            self._dialect.build_statuses(orders), lambda reply: self._dialect.read_statuses(reply, orders)
+            self._dialect.build_statuses(orders, form), lambda reply: self._dialect.read_statuses(reply, orders)
         )
 
     async def status(self, order: str) -> StatusBatch | Failure:
@@ -239,7 +267,7 @@ class Gateway:
         self._count(request, word, began)
         if isinstance(result, Failure) and result.kind is FailureKind.RATE_LIMIT:
             self._limiter.pause(result.retry_after_s or RATE_LIMIT_PAUSE_S)
-        return result
+        return advised(self.name, result) if isinstance(result, Failure) else result
 
     async def _spend(
         self, request: HttpRequest, read: Callable[[HttpReply], T], lost: Callable[[LostReply], T]

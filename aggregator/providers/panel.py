@@ -19,6 +19,7 @@ from aggregator.providers.contract import (
     Account,
     AddRequest,
     AddSmsRequest,
+    BatchForm,
     CancelResult,
     Capabilities,
     CataloguePage,
@@ -304,7 +305,7 @@ class PanelDialect:
     def read_inventory(self, reply: HttpReply, service: str) -> Inventory | Failure:
         return _UNSUPPORTED
 
-    def build_statuses(self, orders: Sequence[str]) -> HttpRequest:
+    def build_statuses(self, orders: Sequence[str], form: BatchForm = BatchForm.ORDERS) -> HttpRequest:
         raise self._unsupported("batched status")
 
     def read_statuses(self, reply: HttpReply, orders: Sequence[str]) -> StatusBatch | Failure:

@@ -16,10 +16,10 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 from aggregator.domain.money import Money, MoneyError
+from aggregator.domain.sizes import MAX_CURRENCY, MAX_ID
 
 MAX_WHOLE: Final = 2**63 - 1
 """What a signed 64-bit column holds."""
-MAX_ID_LENGTH: Final = 128
 MAX_DEPTH: Final = 64
 """Of nested objects and arrays; documented answers nest three deep."""
 MAX_TEXT: Final = 500
@@ -35,7 +35,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _NOT_A_NUMBERED_ID: Final = re.compile(r"\+?0+|-\d+|[-+]?\d*\.\d+|[-+]?\d+\.", re.ASCII)
 _WHOLE: Final = re.compile(r"\+?(\d{1,19})(?:\.0{1,20})?", re.ASCII)
-_CURRENCY: Final = re.compile(r"[A-Za-z]{2,10}")
+_CURRENCY: Final = re.compile(rf"[A-Za-z]{{2,{MAX_CURRENCY}}}")
 _INVISIBLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -111,11 +111,19 @@ def identifier(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     text = str(value).strip()
-    if not 0 < len(text) <= MAX_ID_LENGTH or text.casefold() in _NO_ID or _NOT_A_NUMBERED_ID.fullmatch(text):
+    if not 0 < len(text) <= MAX_ID or text.casefold() in _NO_ID or _NOT_A_NUMBERED_ID.fullmatch(text):
         return None
     if not text.isprintable() or any(character.isspace() or character == "," for character in text):
         return None
     return text
+
+
+def too_long(value: object) -> int | None:
+    """How long the text in an id's place is, where it is longer than any id that can be kept."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    length = len(str(value).strip())
+    return length if length > MAX_ID else None
 
 
 def whole(value: object) -> int | None:

@@ -10,13 +10,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.catalogue import CatalogueRow
 from aggregator.domain.charges import Lesson, Sample
 from aggregator.domain.money import Money
+from aggregator.domain.sync import Believed, Doubted, Key, first_doubts
 from aggregator.storage.tables import prices, provider_services, providers
+from aggregator.storage.types import Instant
 
 GONE_AFTER: Final = 3
 """Complete syncs without a row before it counts as removed."""
@@ -76,7 +78,22 @@ def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
         problem=problem,
         learned_per=row["learned_per"],
         charged_rate=_money(row["charged_rate_units"], row["currency"]),
+        known_since=row["first_seen_at"],
     )
+
+
+def believed(row: RowMapping) -> Believed | None:
+    """What was last believed of a row in quarantine; None when nothing ever was, or when nothing is doubted."""
+    stated = row["accepted"]
+    if stated is None:
+        return None
+    rate = Money.parse(stated["rate"]["amount"], stated["rate"]["currency"]) if stated["rate"] is not None else None
+    return Believed(stated["name"], stated["kind"], stated["type"], rate)
+
+
+def doubted(stored: Mapping[Key, RowMapping]) -> dict[Key, Doubted]:
+    """The rows in quarantine of a stored catalogue."""
+    return {key: Doubted(believed(row), row["doubts"]) for key, row in stored.items() if row["problem"] is not None}
 
 
 def _money(units: int | None, currency: str) -> Money | None:
@@ -144,6 +161,7 @@ def insert_rows(
                 "country": row.country,
                 **columns(row, currency),
                 "stock_at": at if row.has_stock else None,
+                "doubts": first_doubts(row),
                 "first_seen_at": at,
                 "seen_at": at,
             }
@@ -183,6 +201,59 @@ def update_row(connection: Connection, row_id: int, at: datetime, values: Mappin
         )
 
 
+def told_stock(connection: Connection, provider: str) -> dict[int, int | None]:
+    """The stock that a provider's catalogue told last, by the row's id. What a row holds may be less: orders that are
+    planned take theirs out of it at once."""
+    newest = (
+        select(prices.c.id)
+        .where(prices.c.provider_service == provider_services.c.id)
+        .order_by(prices.c.at.desc(), prices.c.id.desc())
+        .limit(1)
+        .correlate(provider_services)
+        .scalar_subquery()
+    )
+    query = (
+        select(provider_services.c.id, prices.c.stock)
+        .join(prices, prices.c.id == newest)
+        .where(provider_services.c.provider == provider, provider_services.c.has_stock)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def history(
+    connection: Connection, provider: str, service: str, *, country: str | None, before: int | None, limit: int
+) -> list[RowMapping]:
+    """Prices and stock of a service as its catalogue told them, newest first; without a country those of all."""
+    query = (
+        select(
+            prices.c.id,
+            prices.c.rate_units,
+            prices.c.stock,
+            prices.c.at,
+            provider_services.c.country,
+            provider_services.c.currency,
+            provider_services.c.has_stock,
+        )
+        .join(provider_services, prices.c.provider_service == provider_services.c.id)
+        .where(provider_services.c.provider == provider, provider_services.c.service == service)
+    )
+    if country is not None:
+        query = query.where(provider_services.c.country == country)
+    if before is not None:
+        query = query.where(prices.c.id < before)
+    return list(connection.execute(query.order_by(prices.c.id.desc()).limit(limit)).mappings())
+
+
+def rows_of(connection: Connection, provider: str, service: str, country: str | None) -> list[RowMapping]:
+    """The stored rows of one service or project, locked; without a country those of all its countries."""
+    query = select(provider_services).where(
+        provider_services.c.provider == provider, provider_services.c.service == service
+    )
+    if country is not None:
+        query = query.where(func.lower(provider_services.c.country) == country.lower())
+    return list(connection.execute(query.order_by(provider_services.c.id).with_for_update()).mappings())
+
+
 def find_row(connection: Connection, provider: str, service: str, country: str) -> RowMapping | None:
     """The stored row of one offer, locked: what its charges taught is changed by whoever knows all of them."""
     query = select(provider_services).where(
@@ -212,7 +283,13 @@ def mark_seen(connection: Connection, row_ids: Sequence[int], at: datetime) -> N
         connection.execute(
             update(provider_services)
             .where(provider_services.c.id.in_(row_ids[start : start + 500]))
-            .values(seen_at=at, missing=0)
+            .values(
+                seen_at=at,
+                missing=0,
+                stock_at=case(
+                    (provider_services.c.has_stock, literal(at, Instant())), else_=provider_services.c.stock_at
+                ),
+            )
         )
 
 
@@ -261,6 +338,16 @@ def offers_refill(connection: Connection, provider: str, service: str) -> bool:
         provider_services.c.provider == provider, provider_services.c.service == service
     )
     return bool(connection.execute(query.limit(1)).scalar())
+
+
+def delivered_by_hand(connection: Connection, provider: str, services: Sequence[str]) -> frozenset[str]:
+    """Those of these services that a person delivers."""
+    query = select(provider_services.c.service).where(
+        provider_services.c.provider == provider,
+        provider_services.c.service.in_(list(services)),
+        provider_services.c.auto_delivery.is_(False),
+    )
+    return frozenset(row[0] for row in connection.execute(query))
 
 
 def reserve_stock(connection: Connection, provider: str, service: str, left: int) -> None:

@@ -46,6 +46,21 @@ def claim(
         .with_for_update(skip_locked=True)
     )
     keys = [row[0] for row in connection.execute(free)]
+    return take(connection, table, key, keys, order_by=order_by, now=now, lease_s=lease_s, token=token)
+
+
+def take(
+    connection: Connection,
+    table: Table,
+    key: Column[Any],
+    keys: Sequence[object],
+    *,
+    order_by: Sequence[ColumnElement[Any]],
+    now: datetime,
+    lease_s: float,
+    token: str,
+) -> list[RowMapping]:
+    """Mark these rows, which the caller found free and locked in this transaction."""
     if not keys:
         return []
     connection.execute(

@@ -290,48 +290,6 @@ def give_up_at(connection: Connection, number: int) -> datetime:
     return deadline
 
 
-def claim_polls(
-    connection: Connection, provider: str, now: datetime, *, limit: int, lease_s: float, token: str
-) -> list[tuple[Order, int]]:
-    """A full batch of bought orders, the longest due first, with the number of polls so far.
-
-    When at least one is due, those due next fill the call: it costs the same.
-    """
-    mine = and_(orders.c.provider == provider, orders.c.next_poll_at.is_not(None))
-    if not due_polls(connection, provider, now, limit=1):
-        return []
-    rows = claims.claim(
-        connection,
-        orders,
-        orders.c.number,
-        where=mine,
-        order_by=(orders.c.next_poll_at, orders.c.number),
-        limit=limit,
-        now=now,
-        lease_s=lease_s,
-        token=token,
-    )
-    return [(order_from(row), row["polls"]) for row in rows]
-
-
-def extend_polls(connection: Connection, numbers: Sequence[int], token: str, until: datetime) -> None:
-    """Hold claimed orders for longer; those that somebody else claimed meanwhile are theirs."""
-    connection.execute(
-        update(orders).where(orders.c.number.in_(numbers), orders.c.claim_token == token).values(claimed_until=until)
-    )
-
-
-def due_polls(connection: Connection, provider: str, now: datetime, *, limit: int) -> int:
-    """How many orders of a provider are due for a status call, counted up to `limit`."""
-    some = (
-        select(orders.c.number)
-        .where(orders.c.provider == provider, orders.c.next_poll_at <= now, claims.unclaimed(orders, now))
-        .limit(limit)
-        .subquery()
-    )
-    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
-
-
 def known_elsewhere(connection: Connection, provider: str, provider_order: str, number: int) -> bool:
     """Whether another order already has this id of this provider, as its own or as that of a number it rented."""
     bought = select(orders.c.number).where(
@@ -351,13 +309,6 @@ def due_refills(connection: Connection, now: datetime, *, limit: int) -> list[in
 
 def set_refill_due(connection: Connection, number: int, due: datetime | None) -> None:
     connection.execute(update(orders).where(orders.c.number == number).values(next_refill_at=due))
-
-
-def poll_soon(connection: Connection, number: int, at: datetime) -> None:
-    """Ask for the order's status at the next chance."""
-    connection.execute(
-        update(orders).where(orders.c.number == number, orders.c.provider_order.is_not(None)).values(next_poll_at=at)
-    )
 
 
 def counts(connection: Connection) -> dict[str, int]:

@@ -95,7 +95,13 @@ providers = Table(
     Column("catalogue_rows", Integer),
     Column("catalogue_error", Text),
     Column("next_catalogue_at", Instant),
+    # Syncs in a row that have shown less than half of the known services, and of the known numbers.
+    Column("services_shrunk", Integer, nullable=False, server_default="0"),
+    Column("numbers_shrunk", Integer, nullable=False, server_default="0"),
+    # How statuses are asked for in batches, as was found out: which form, how many at once, since when.
     Column("batch_mode", String(16)),
+    Column("batch_limit", Integer),
+    Column("batch_at", Instant),
     Column("updated_at", Instant, nullable=False),
     # The books: the ledger's row of the last reading, and of the last one that everything explained.
     Column("reading_id", BigInteger),
@@ -142,6 +148,9 @@ provider_services = Table(
     Column("charges", JsonText),
     Column("learned_per", Integer),
     Column("charged_rate_units", BigInteger),
+    # What was last believed of a row that is in quarantine (name, type, rate), and how many syncs have shown the new.
+    Column("accepted", JsonText),
+    Column("doubts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("provider", "service", "country"),
     CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
     CheckConstraint("rate_units IS NULL OR rate_units >= 0", name="rate"),
@@ -157,6 +166,33 @@ prices = Table(
     Column("stock", BigInteger),
     Column("at", Instant, nullable=False),
     Index("ix_prices_provider_service_at", "provider_service", "at"),
+)
+
+offer_history = Table(
+    "offer_history",
+    metadata,
+    Column("provider", String(100), primary_key=True),
+    Column("service", String(128), primary_key=True),
+    Column("completed", Integer, nullable=False, server_default="0"),
+    Column("partial", Integer, nullable=False, server_default="0"),
+    Column("canceled", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("ordered", BigInteger, nullable=False, server_default="0"),
+    Column("delivered", BigInteger, nullable=False, server_default="0"),
+    # A moving average, from the purchase to the provider's word that it is completed.
+    Column("duration_s", Integer),
+    Column("updated_at", Instant, nullable=False),
+)
+
+unknown_words = Table(
+    "unknown_words",
+    metadata,
+    Column("provider", String(100), primary_key=True),
+    Column("word", String(100), primary_key=True),
+    Column("seen", BigInteger, nullable=False),
+    Column("order_number", BigInteger),
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
 )
 
 orders = Table(
@@ -203,6 +239,14 @@ orders = Table(
     Column("next_poll_at", Instant),
     Column("polls", Integer, nullable=False, server_default="0"),
     Column("next_refill_at", Instant),
+    Column("placed_at", Instant),
+    Column("stuck_at", Instant),
+    # Asked for by calls of its own: together with others it spoils the answer for all of them.
+    Column("alone_since", Instant),
+    # The count that somebody else than the provider saw at the link: a caller, or the config's `count_source`.
+    Column("count", BigInteger),
+    Column("count_at", Instant),
+    Column("next_count_at", Instant),
     *claim_columns(),
     CheckConstraint(one_of("state", ORDER_STATES), name="state"),
     CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
@@ -223,8 +267,18 @@ orders = Table(
     CheckConstraint("(expected_units IS NULL) = (expected_currency IS NULL)", name="expected"),
     CheckConstraint("(charge_units IS NULL) = (charge_currency IS NULL)", name="charge"),
     partial_index("ix_orders_route", "next_route_at", where="state = 'accepted'"),
-    partial_index("ix_orders_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL"),
+    partial_index(
+        "ix_orders_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND finished_at IS NULL"
+    ),
+    partial_index(
+        "ix_orders_reread", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND finished_at IS NOT NULL"
+    ),
+    partial_index(
+        "ix_orders_alone", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND alone_since IS NOT NULL"
+    ),
     partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
+    partial_index("ix_orders_count", "next_count_at", where="next_count_at IS NOT NULL"),
+    partial_index("ix_orders_stuck", "stuck_at", where="stuck_at IS NOT NULL"),
     partial_index("ix_orders_unclear", "number", where="state IN ('placing', 'unclear')"),
     Index("ix_orders_owner", "owner", "number"),
     Index("ix_orders_created", "created_at"),

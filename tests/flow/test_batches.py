@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from aggregator.flow.batches import MAX_CALLS, ask_statuses
-from aggregator.providers.contract import Failure, FailureKind, Meaning, StatusBatch, StatusReport
-from aggregator.providers.gateway import Gateway
+from aggregator.flow.batches import LEFT_OUT, MAX_CALLS, Answered, learn
+from aggregator.providers.contract import BatchForm, Failure, FailureKind, Meaning, StatusBatch, StatusReport
+from aggregator.providers.gateway import Batch, Gateway
 from aggregator.providers.limits import Limiter, Priority
 
 Answer = Callable[[Sequence[str]], StatusBatch | Failure]
@@ -33,7 +33,9 @@ class FakeGateway:
 
     answer: Answer
     name: str = "panel"
-    batches: bool = True
+    batch: Batch = field(default_factory=lambda: Batch(BatchForm.ORDERS))
+    forms: tuple[BatchForm, ...] = (BatchForm.ORDERS,)
+    """What it understands."""
     calls: list[list[str]] = field(default_factory=list)
     limiter: Limiter = field(default_factory=lambda: Limiter(1, 0))
 
@@ -41,17 +43,26 @@ class FakeGateway:
         assert priority is Priority.STATUS
         return self.limiter.turn(priority)
 
-    async def statuses(self, orders: Sequence[str]) -> StatusBatch | Failure:
+    @property
+    def batches(self) -> bool:
+        return self.batch.form is not BatchForm.SINGLE
+
+    async def statuses(self, orders: Sequence[str], form: BatchForm | None = None) -> StatusBatch | Failure:
         self.calls.append(list(orders))
+        if len(orders) > 1 and (form or self.batch.form or BatchForm.ORDERS) not in self.forms:
+            return UNSUPPORTED
         return self.answer(orders)
 
-    def refused_batches(self) -> None:
-        self.batches = False
+    def use_batch(self, batch: Batch) -> bool:
+        news, self.batch = batch != self.batch, batch
+        return news
 
     async def ask(self, orders: Sequence[str]) -> StatusBatch | Failure:
         """As polling does: one batch, then what can still be learned."""
-        answer = await self.statuses(orders)
-        return await ask_statuses(cast(Gateway, self), orders, answer) if isinstance(answer, Failure) else answer
+        return (await self.learn(orders)).answer
+
+    async def learn(self, orders: Sequence[str]) -> Answered:
+        return await learn(cast(Gateway, self), orders, await self.statuses(orders))
 
 
 def ids(count: int) -> list[str]:
@@ -180,7 +191,7 @@ async def test_a_provider_that_refuses_every_id_is_asked_a_bounded_number_of_tim
 
 
 async def test_somebody_else_found_out_meanwhile_so_nothing_more_is_asked() -> None:
-    gateway = FakeGateway(without_batches, batches=False)
+    gateway = FakeGateway(without_batches, batch=Batch(BatchForm.SINGLE))
     assert await gateway.ask(ids(100)) == UNSUPPORTED
     assert len(gateway.calls) == 1
 
@@ -192,3 +203,80 @@ async def test_an_answered_part_with_a_gap_leaves_the_gap_unanswered() -> None:
     answer = await FakeGateway(answers).ask(ids(4))
     assert isinstance(answer, StatusBatch)
     assert set(answer.reports) == {"1", "3", "4"}
+
+
+# --- which form, and how many
+
+
+@pytest.mark.parametrize("count", [2, 3, 100])
+async def test_a_provider_that_wants_order_instead_of_orders_is_found_out_by_one_more_call(count: int) -> None:
+    gateway = FakeGateway(reports, batch=Batch(), forms=(BatchForm.ORDER,))
+    answer = await gateway.ask(ids(count))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(count))
+    assert len(gateway.calls) == 2
+    assert gateway.batch == Batch(BatchForm.ORDER)
+
+
+async def test_a_provider_that_changes_its_form_is_followed() -> None:
+    gateway = FakeGateway(reports, batch=Batch(BatchForm.ORDERS), forms=(BatchForm.ORDER,))
+    await gateway.ask(ids(100))
+    assert gateway.batch == Batch(BatchForm.ORDER)
+    assert len(gateway.calls) <= 12
+
+
+async def test_the_documented_form_is_kept_once_it_has_answered() -> None:
+    gateway = FakeGateway(reports, batch=Batch())
+    await gateway.ask(ids(2))
+    assert (gateway.batch, len(gateway.calls)) == (Batch(BatchForm.ORDERS), 1)
+
+
+@pytest.mark.parametrize("text", ["Too many IDs, up to 50", "Maximum 50 orders per request", "limit is 50"])
+async def test_a_limit_that_is_named_is_kept(text: str) -> None:
+    gateway = FakeGateway(lambda orders: Failure(FailureKind.ERROR, text) if len(orders) > 50 else reports(orders))
+    await gateway.ask(ids(100))
+    assert (gateway.batch.limit, len(gateway.calls)) == (50, 1)
+
+
+async def test_a_limit_that_is_not_named_is_found_when_halves_answer_and_the_whole_does_not() -> None:
+    gateway = FakeGateway(lambda orders: ERROR if len(orders) > 60 else reports(orders))
+    answer = await gateway.ask(ids(100))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(100))
+    assert (gateway.batch.limit, len(gateway.calls)) == (50, 4)
+
+
+async def test_a_provider_that_answers_only_the_first_ones_has_that_limit() -> None:
+    gateway = FakeGateway(lambda orders: reports(orders[:20]))
+    answer = await gateway.ask(ids(30))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(30))
+    assert (gateway.batch.limit, len(gateway.calls)) == (20, 2)
+
+
+async def test_a_provider_that_answers_the_first_one_only_has_no_batches() -> None:
+    gateway = FakeGateway(lambda orders: reports(orders[:1]))
+    await gateway.ask(ids(30))
+    assert gateway.batch == Batch(BatchForm.SINGLE)
+
+
+async def test_ids_that_an_answer_leaves_out_are_unknown_there_and_limit_nothing() -> None:
+    known = set(ids(20))
+    gateway = FakeGateway(lambda orders: reports([order for order in orders if order in known]))
+    answer = await gateway.ask(ids(23))
+    assert isinstance(answer, StatusBatch)
+    assert answer.errors == {order: (Meaning.UNKNOWN_ORDER, LEFT_OUT) for order in ("21", "22", "23")}
+    assert (gateway.batch.limit, len(gateway.calls)) == (100, 2)
+
+
+async def test_who_spoils_a_batch_is_named() -> None:
+    gateway = FakeGateway(spoiled_by("13", "87"))
+    assert (await gateway.learn(ids(100))).spoilers == {"13", "87"}
+    everybody = FakeGateway(lambda _: NOT_FOUND)
+    assert (await everybody.learn(ids(100))).spoilers == frozenset()
+
+
+async def test_a_generic_error_for_everything_costs_few_calls() -> None:
+    gateway = FakeGateway(lambda _: ERROR)
+    assert await gateway.ask(ids(100)) == ERROR
+    assert len(gateway.calls) <= 7

@@ -12,13 +12,13 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Connection, select
 
-from aggregator.domain.breaker import FAILURES_TO_OPEN, FIRST_PAUSE
+from aggregator.domain.breaker import FAILURES_TO_OPEN, FIRST_PAUSE, LONGEST_PAUSE
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.money import Money
 from aggregator.domain.routing import ProviderView
 from aggregator.flow.base import House
-from aggregator.flow.health import Health
+from aggregator.flow.health import Condition, Health, Standing
 from aggregator.flow.views import LONG_QUIET_S, load_world, provider_view
 from aggregator.outbound import Outbound
 from aggregator.providers.contract import Failure, FailureKind, StatusBatch
@@ -185,6 +185,79 @@ async def test_a_provider_that_nobody_configured_harms_nothing(health: Health) -
     await health.answered("stranger")
     await health.failed("stranger", "why")
     assert health.down_reason("stranger") is None
+
+
+# --- how a person sees it ---
+
+
+async def standing(house: House, health: Health | None = None, *, enabled: bool = True) -> Standing:
+    row = (await house.database.read(catalogue.health))["smmplus"]
+    return (health or house.health).standing("smmplus", row, enabled=enabled)
+
+
+async def test_a_provider_that_never_answered_is_not_up_and_says_why_from_the_first_failure(house: House) -> None:
+    new = await standing(house)
+    assert (new.condition, new.up, new.reason) == (Condition.NEVER_ANSWERED, False, "no call has succeeded yet")
+    await house.health.note("smmplus", Failure(FailureKind.UNREADABLE, "answers HTML", cause="html"))
+    assert await standing(house) == Standing(Condition.NEVER_ANSWERED, False, "answers HTML", "html")
+
+
+async def test_one_that_answered_is_up_then_failing_then_down_then_up_again(house: House, clock: ManualClock) -> None:
+    await house.health.note("smmplus", StatusBatch())
+    assert await standing(house) == Standing(Condition.UP, True)
+    await house.health.note("smmplus", LOST)
+    assert await standing(house) == Standing(Condition.FAILING, False, "timeout", "lost")
+    await goes_down(house.health)
+    assert await standing(house) == Standing(Condition.DOWN, False, "timeout", "lost")
+    clock.advance(LONGEST_PAUSE.total_seconds())
+    assert house.health.down_reason("smmplus") is None, "it may be tried"
+    assert (await standing(house)).condition is Condition.DOWN, "and until that succeeds it is what it was"
+    await house.health.note("smmplus", StatusBatch())
+    assert await standing(house) == Standing(Condition.UP, True)
+
+
+async def test_what_an_earlier_run_knew_counts(house: House, clock: ManualClock) -> None:
+    await house.database.write(lambda c: catalogue.set_health(c, "smmplus", clock.now(), catalogue_at=clock.now()))
+    await house.health.note("smmplus", LOST)
+    restarted = Health(house.database, clock, ["smmplus"])
+    await restarted.load()
+    assert (await standing(house, restarted)).condition is Condition.FAILING
+    await goes_down(house.health)
+    await restarted.load()
+    assert await standing(house, restarted) == Standing(Condition.DOWN, False, "timeout")
+
+
+async def test_a_pause_hides_neither_that_it_answers_nor_that_it_does_not(house: House, clock: ManualClock) -> None:
+    await house.health.note("smmplus", StatusBatch())
+    await house.database.write(lambda c: catalogue.set_health(c, "smmplus", clock.now(), paused=True))
+    assert await standing(house) == Standing(Condition.PAUSED, True, "paused by an operator")
+    await goes_down(house.health)
+    assert await standing(house) == Standing(Condition.PAUSED, False, "paused by an operator; timeout", "lost")
+
+
+async def test_a_disabled_provider_is_not_up(house: House) -> None:
+    await house.health.note("smmplus", StatusBatch())
+    found = await standing(house, enabled=False)
+    assert (found.condition, found.up) == (Condition.DISABLED, False)
+
+
+async def test_a_catalogue_that_was_not_taken_over_is_told_although_the_provider_is_up(
+    house: House, clock: ManualClock
+) -> None:
+    await house.health.note("smmplus", StatusBatch())
+    await house.database.write(
+        lambda c: catalogue.set_health(c, "smmplus", clock.now(), catalogue_error="the catalogue is empty")
+    )
+    assert await standing(house) == Standing(Condition.UP, True, "the catalogue is empty", "catalogue_refused")
+
+
+async def test_answers_do_not_hide_that_purchases_fail(house: House) -> None:
+    await house.health.note("smmplus", StatusBatch())
+    await house.health.failed("smmplus", "lost: timeout", purchase=True)
+    await house.health.note("smmplus", StatusBatch())
+    assert await standing(house) == Standing(Condition.FAILING, False, "lost: timeout", "purchase")
+    await house.health.answered("smmplus", purchase=True)
+    assert (await standing(house)).up
 
 
 # --- how routing sees it ---------------------------------------------------------------------------------------------

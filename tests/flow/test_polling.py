@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from aggregator.domain.orders import OrderState
 from aggregator.flow.batches import MAX_CALLS
 from aggregator.flow.polling import Polling
 from aggregator.providers import gateway as gateway_module
-from aggregator.providers.gateway import BATCHES_AGAIN_S, Gateway
+from aggregator.providers.contract import BatchForm
+from aggregator.providers.gateway import BATCHES_AGAIN_S, Batch, Gateway
 from aggregator.sandbox import panel_v2
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.refusals import Reason, Refusal
-from aggregator.storage import ledger
-from aggregator.storage import orders as order_store
+from aggregator.storage import ledger, polls, unknown_words
 from aggregator.storage.database import Database
 from aggregator.storage.tables import orders as orders_table
 from tests.support.flow import Street, a_street, on_sqlite, product, smm
@@ -195,7 +196,7 @@ async def test_progress_is_told_by_tenths(street: Street) -> None:
     order = await street.bought("slow", 1000)
     for remains in (1000, 999, 905, 901, 899, 850, 500, 499, 100, 99, 3):
         street.break_with(says(flat(status="In progress", remains=str(remains))))
-        await street.advance(15)
+        await street.next()
     told = await street.told(order.number, "order.progress")
     assert [event["data"]["order"]["remains"] for event in told] == [1000, 899, 500, 100]
 
@@ -382,11 +383,11 @@ async def test_while_a_bad_id_is_looked_for_nobody_else_takes_the_batch(
     statuses = Gateway.statuses
     free: list[int] = []
 
-    async def slowly(gateway: Gateway, ids: Any) -> Any:
+    async def slowly(gateway: Gateway, ids: Any, form: Any = None) -> Any:
         street.clock.advance(20)
         now = street.clock.now()
-        free.append(await street.database.read(lambda c: order_store.due_polls(c, gateway.name, now, limit=500)))
-        return await statuses(gateway, ids)
+        free.append(await street.database.read(lambda c: polls.due(c, gateway.name, now, limit=500)))
+        return await statuses(gateway, ids, form)
 
     street.clock.advance(45)
     with monkeypatch.context() as broken:
@@ -400,10 +401,9 @@ async def test_while_a_bad_id_is_looked_for_nobody_else_takes_the_batch(
 
 
 @on_sqlite
-@pytest.mark.parametrize("batch", ["none", "order"])
-async def test_a_provider_without_batches_is_found_out_once_and_asked_one_by_one(street: Street, batch: str) -> None:
+async def test_a_provider_without_batches_is_found_out_once_and_asked_one_by_one(street: Street) -> None:
     account = street.account("smmplus")
-    account.settings = replace(account.settings, batch=batch)  # type: ignore[arg-type]
+    account.settings = replace(account.settings, batch="none")
     orders = await street.given("one", 9)
     await street.advance(15)
     found_out = street.calls("smmplus", "status")
@@ -413,6 +413,145 @@ async def test_a_provider_without_batches_is_found_out_once_and_asked_one_by_one
     await street.advance(45)
     assert set(street.ids_asked("smmplus")) == {1}
     assert {(await street.order(order.number)).state for order in orders} == {OrderState.COMPLETED}
+
+
+async def test_what_was_found_out_of_a_providers_batches_survives_a_restart(street: Street) -> None:
+    account = street.account("smmplus")
+    account.settings = replace(account.settings, batch="order")
+    await street.given("slow", 120)
+    await street.advance(15)
+    assert street.house.gateways["smmplus"].batch == Batch(BatchForm.ORDER)
+    await street.restart()
+    street.world.calls.reset()
+    await street.advance(60)
+    assert street.house.gateways["smmplus"].batch == Batch(BatchForm.ORDER)
+    assert set(street.ids_asked("smmplus")) <= {20, 100}
+
+
+@on_sqlite
+async def test_the_config_says_how_batches_go(database: Database, clock: ManualClock, tmp_path: Path) -> None:
+    async with a_street(database, clock, tmp_path, SERVICES, smmplus={"status_batch": "single"}) as street:
+        await street.given("slow", 3)
+        await street.advance(15)
+        assert street.ids_asked("smmplus") == [1, 1, 1]
+
+
+async def test_a_bad_id_that_spoils_batches_goes_alone_from_then_on(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs a search once, and a call of its own now and then."""
+    orders = await street.given("slow", 100)
+    bad = orders[41]
+    with monkeypatch.context() as broken:
+        broken.setitem(panel_v2.ACTIONS, "status", spoiled_by({str(bad.provider_order)}))
+        await street.leap(45)
+        street.world.calls.reset()
+        await street.advance(600)
+        asked = street.ids_asked("smmplus")
+        assert asked.count(1) <= 1
+        assert max(asked) == 99
+        await street.advance(3600)
+    assert (await street.order(bad.number)).error_type == "not-found"
+    await street.advance(2 * 3600)
+    found = await street.order(bad.number)
+    assert found.error_type is None
+    assert await street.column(orders_table, bad.number, "alone_since") is None
+
+
+# --- orders that stand still, words that nobody knows, ids that nobody knows
+
+
+async def test_an_order_that_stands_still_is_told_once(street: Street) -> None:
+    order = await street.bought("stuck")
+    await street.advance(71 * 3600)
+    assert "order.stuck" not in await street.events(order.number)
+    await street.advance(2 * 3600)
+    assert (await street.events(order.number)).count("order.stuck") == 1
+    await street.advance(7 * 86_400)
+    assert (await street.events(order.number)).count("order.stuck") == 1
+    assert await street.column(orders_table, order.number, "stuck_at") is not None
+    street.upstream(order).forced_status = "In progress"
+    await street.advance(3700)
+    assert await street.column(orders_table, order.number, "stuck_at") is None
+
+
+@on_sqlite
+async def test_what_such_orders_usually_take_decides_when_one_stands_still(street: Street) -> None:
+    for place in range(3):
+        done = await street.bought("one", link=f"https://example.com/{place}")
+        await street.until(done.number)
+    order = await street.bought("one", link="https://example.com/late")
+    street.upstream(order).forced_status = "Pending"
+    await street.advance(5 * 3600)
+    assert "order.stuck" not in await street.events(order.number)
+    await street.advance(2 * 3600)
+    assert (await street.events(order.number)).count("order.stuck") == 1
+
+
+async def test_words_that_nobody_knows_are_kept_with_an_order_that_showed_them(street: Street) -> None:
+    order = await street.bought("slow")
+    for word in ("Marinating", "Marinating", "Soon(tm)"):
+        street.upstream(order).forced_status = word
+        await street.next()
+    found = await street.database.read(lambda c: unknown_words.of_provider(c, "smmplus"))
+    assert [(row["word"], row["seen"], row["order_number"]) for row in found] == [
+        ("Soon(tm)", 1, order.number),
+        ("Marinating", 2, order.number),
+    ]
+
+
+@on_sqlite
+async def test_an_order_that_its_provider_forgot_says_so_later_and_no_more_when_it_is_back(street: Street) -> None:
+    order = await street.bought("slow")
+    assert order.provider_order is not None
+    upstream = street.account("smmplus").orders.pop(order.provider_order)
+    await street.advance(14 * 60)
+    assert (await street.order(order.number)).error_type is None
+    await street.advance(10 * 60)
+    lost = await street.order(order.number)
+    assert (lost.state, lost.error_type) == (OrderState.PENDING, "not-found")
+    assert "smmplus does not know" in (lost.error_detail or "")
+    street.account("smmplus").orders[order.provider_order] = upstream
+    await street.advance(3600)
+    assert (await street.order(order.number)).error_type is None
+
+
+async def test_an_end_is_looked_at_again_less_and_less_often_and_then_no_more(street: Street) -> None:
+    order = await street.bought("one")
+    street.upstream(order).forced_status = "Canceled"
+    await street.until(order.number)
+    street.world.calls.reset()
+    await street.advance(31 * 86_400)
+    assert 5 <= street.calls("smmplus", "status") <= 12
+    assert await street.column(orders_table, order.number, "next_poll_at") is None
+
+
+async def test_a_cancel_that_the_provider_takes_back_is_corrected(street: Street) -> None:
+    order = await street.bought("slow")
+    street.upstream(order).forced_status = "Canceled"
+    await street.until(order.number)
+    street.upstream(order).forced_status = "Completed"
+    await street.advance(2 * 86_400)
+    assert (await street.order(order.number)).state is OrderState.COMPLETED
+    assert (await street.events(order.number))[-2:] == ["order.canceled", "order.completed"]
+
+
+async def test_who_wants_an_order_asked_for_soon_is_heard_while_it_is_being_asked_for(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await street.bought("slow")
+    status = Gateway.statuses
+    wished = street.clock.now() + timedelta(seconds=16)
+
+    async def meanwhile(gateway: Gateway, ids: Any, form: Any = None) -> Any:
+        await street.database.write(lambda c: polls.soon(c, order.number, wished))
+        return await status(gateway, ids, form)
+
+    monkeypatch.setattr(Gateway, "statuses", meanwhile)
+    street.clock.advance(15)
+    await street.polling.run_once()
+    await street.polling.idle()
+    assert await street.column(orders_table, order.number, "next_poll_at") == wished
 
 
 @on_sqlite

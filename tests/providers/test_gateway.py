@@ -23,6 +23,7 @@ from aggregator.outbound import Outbound
 from aggregator.providers.contract import (
     AddRequest,
     AddSmsRequest,
+    BatchForm,
     CancelAsked,
     CancelRefused,
     CataloguePage,
@@ -40,7 +41,7 @@ from aggregator.providers.contract import (
     StatusBatch,
     Unclear,
 )
-from aggregator.providers.gateway import BATCHES_AGAIN_S, EXCERPT_CHARS, Exchange, Gateway
+from aggregator.providers.gateway import BATCHES_AGAIN_S, EXCERPT_CHARS, Batch, Exchange, Gateway
 from aggregator.providers.limits import Priority
 from tests.providers.conftest import Mock
 from tests.support.house import load_settings
@@ -377,7 +378,7 @@ async def test_a_provider_without_batches_is_asked_one_by_one_and_tried_again_la
     panel: Gateway, clock: ManualClock
 ) -> None:
     assert (panel.batches, panel.status_batch) == (True, 100)
-    panel.refused_batches()
+    assert panel.use_batch(Batch(BatchForm.SINGLE))
     assert (panel.batches, panel.status_batch) == (False, 1)
     clock.advance(BATCHES_AGAIN_S - 1)
     assert not panel.batches

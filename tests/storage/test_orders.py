@@ -17,6 +17,7 @@ from aggregator.domain.ids import OrderId
 from aggregator.domain.money import MAX_UNITS, Money
 from aggregator.domain.orders import Order, OrderState, Reported, apply
 from aggregator.storage import orders, outbox
+from aggregator.storage import polls as poll_store
 from aggregator.storage.database import Database
 from aggregator.storage.orders import Filters
 from aggregator.storage.tables import orders as table
@@ -307,9 +308,9 @@ async def followed(database: Database, due_in: list[float], *, provider: str = "
 
 async def polls(database: Database, *, limit: int = 100, now: float = 0, provider: str = "smmplus") -> list[int]:
     claimed = await database.write(
-        lambda c: orders.claim_polls(c, provider, later(now), limit=limit, lease_s=60, token="mine")
+        lambda c: poll_store.claim(c, provider, later(now), limit=limit, lease_s=60, token="mine")
     )
-    return [order.number for order, _ in claimed]
+    return [one.order.number for one in claimed]
 
 
 async def test_a_status_call_is_filled_with_what_is_due_next(database: Database) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from aggregator.domain.wire import HttpReply, HttpRequest
 from aggregator.providers import refusals, words
 from aggregator.providers.contract import (
+    BatchForm,
     CancelAsked,
     CancelRefused,
     CancelResult,
@@ -68,8 +69,8 @@ class PanelV2(PanelDialect):
 
     # --- batched status ---
 
-    def build_statuses(self, orders: Sequence[str]) -> HttpRequest:
-        return self.ask("status", ("orders", self.joined(orders)))
+    def build_statuses(self, orders: Sequence[str], form: BatchForm = BatchForm.ORDERS) -> HttpRequest:
+        return self.ask("status", ("order" if form is BatchForm.ORDER else "orders", self.joined(orders)))
 
     def read_statuses(self, reply: HttpReply, orders: Sequence[str]) -> StatusBatch | Failure:
         # {"1": {"charge":"0.27819","start_count":"3572","status":"Partial","remains":"157","currency":"USD"},

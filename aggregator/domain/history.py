@@ -1,0 +1,75 @@
+"""What one provider's offer did with our orders: how they ended, how much of them was delivered, and how soon.
+
+Pure figures. What they are worth when an order is routed is decided in `value`; too few orders say nothing at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+ENOUGH: Final = 5
+"""Orders that must have ended before a history says something."""
+MAX_FACTOR: Final = Decimal(10)
+"""A delivered piece counts as at most so many times dearer than an ordered one, also where nothing was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferHistory:
+    """How orders at one offer ended, pieces ordered and delivered by them, and the moving average of the seconds from
+    a purchase to its completion (None: none was completed yet)."""
+
+    completed: int = 0
+    partial: int = 0
+    canceled: int = 0
+    failed: int = 0
+    ordered: int = 0
+    delivered: int = 0
+    duration_s: int | None = None
+
+    @property
+    def ends(self) -> int:
+        """How many orders ended."""
+        return self.completed + self.partial + self.canceled + self.failed
+
+    @property
+    def enough(self) -> bool:
+        return self.ends >= ENOUGH
+
+    @property
+    def reliability(self) -> Decimal | None:
+        """The share of orders that were completed, 0 to 1; None when too few have ended."""
+        return Decimal(self.completed) / self.ends if self.enough else None
+
+    @property
+    def delivered_share(self) -> Decimal | None:
+        """The share of the ordered pieces that was delivered, 0 to 1; None when too few orders have ended."""
+        return Decimal(self.delivered) / self.ordered if self.enough and self.ordered > 0 else None
+
+    @property
+    def cost_factor(self) -> Decimal | None:
+        """How many pieces had to be ordered for each that was delivered, 1 to 10; None as above."""
+        share = self.delivered_share
+        if share is None:
+            return None
+        return min(1 / share, MAX_FACTOR) if share else MAX_FACTOR
+
+    def as_json(self) -> dict[str, object]:
+        """For the API; shares have four digits."""
+        return {
+            "ends": self.ends,
+            "completed": self.completed,
+            "partial": self.partial,
+            "canceled": self.canceled,
+            "failed": self.failed,
+            "ordered": self.ordered,
+            "delivered": self.delivered,
+            "duration_s": self.duration_s,
+            "reliability": _short(self.reliability),
+            "delivered_share": _short(self.delivered_share),
+        }
+
+
+def _short(share: Decimal | None) -> str | None:
+    return f"{share:.4f}" if share is not None else None

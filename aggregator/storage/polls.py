@@ -1,0 +1,182 @@
+"""Which bought orders are asked for next: claims of full batches, and what a poll leaves behind.
+
+Orders that go on come before those that are over; an order that spoils batches goes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, case, func, select, update
+
+from aggregator.domain.orders import Order
+from aggregator.storage import claims
+from aggregator.storage.orders import order_from
+from aggregator.storage.tables import orders
+from aggregator.storage.types import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """An order as it was claimed for a poll, or as it is found when the poll is recorded."""
+
+    order: Order
+    polls: int
+    due_at: datetime
+    placed_at: datetime
+    stuck_at: datetime | None
+    alone_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a poll leaves: when the order is asked for again (None: no more), and whether alone."""
+
+    number: int
+    was_due_at: datetime
+    due_at: datetime | None
+    alone_since: datetime | None
+    stuck_at: datetime | None
+
+
+def _due(provider: str, now: datetime) -> ColumnElement[bool]:
+    return and_(orders.c.provider == provider, orders.c.next_poll_at <= now, claims.unclaimed(orders, now))
+
+
+def due(connection: Connection, provider: str, now: datetime, *, limit: int) -> int:
+    """How many orders of a provider are due for a status call, counted up to `limit`."""
+    some = select(orders.c.number).where(_due(provider, now)).limit(limit).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
+def claim(
+    connection: Connection, provider: str, now: datetime, *, limit: int, lease_s: float, token: str
+) -> list[Polled]:
+    """A full batch of bought orders, the longest due first; or one that has to go alone.
+
+    When at least one is due, those due next fill the call: it costs the same.
+    """
+    keys = _numbers(connection, provider, now, limit)
+    rows = claims.take(
+        connection,
+        orders,
+        orders.c.number,
+        keys,
+        order_by=(orders.c.next_poll_at, orders.c.number),
+        now=now,
+        lease_s=lease_s,
+        token=token,
+    )
+    return [_polled(row) for row in rows]
+
+
+def _numbers(connection: Connection, provider: str, now: datetime, limit: int) -> list[int]:
+    is_due = _due(provider, now)
+    going_on, over = orders.c.finished_at.is_(None), orders.c.finished_at.is_not(None)
+    together = orders.c.alone_since.is_(None)
+    lone = _first(connection, and_(is_due, orders.c.alone_since.is_not(None)), 1)
+    found = _first(connection, and_(is_due, going_on, together), limit)
+    if lone and (not found or lone[0][1] <= found[0][1]):
+        return [lone[0][0]]
+    numbers = [number for number, _ in found]
+    if len(numbers) < limit:
+        numbers += [n for n, _ in _first(connection, and_(is_due, over, together), limit - len(numbers))]
+    if numbers and len(numbers) < limit:
+        later = and_(orders.c.provider == provider, orders.c.next_poll_at > now, claims.unclaimed(orders, now))
+        coming = and_(later, going_on, together)
+        numbers += [n for n, _ in _first(connection, coming, limit - len(numbers))]
+    return numbers
+
+
+def _first(connection: Connection, where: ColumnElement[bool], limit: int) -> list[tuple[int, datetime]]:
+    query = (
+        select(orders.c.number, orders.c.next_poll_at)
+        .where(where)
+        .order_by(orders.c.next_poll_at, orders.c.number)
+        .limit(limit)
+        # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
+        .with_for_update(skip_locked=True)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def _polled(row: RowMapping) -> Polled:
+    return Polled(
+        order=order_from(row),
+        polls=row["polls"],
+        due_at=row["next_poll_at"],
+        placed_at=row["placed_at"] or row["created_at"],
+        stuck_at=row["stuck_at"],
+        alone_since=row["alone_since"],
+    )
+
+
+def extend(connection: Connection, numbers: Sequence[int], token: str, until: datetime) -> None:
+    """Hold claimed orders for longer; those that somebody else claimed meanwhile are theirs."""
+    connection.execute(
+        update(orders).where(orders.c.number.in_(numbers), orders.c.claim_token == token).values(claimed_until=until)
+    )
+
+
+def claimed(connection: Connection, numbers: Sequence[int], token: str) -> list[Polled]:
+    """The orders of a claim as they are now, locked; those that somebody else holds by now are left out."""
+    query = (
+        select(orders)
+        .where(orders.c.number.in_(numbers), orders.c.claim_token == token)
+        .order_by(orders.c.number)
+        .with_for_update()
+    )
+    return [_polled(row) for row in connection.execute(query).mappings()]
+
+
+_RELEASE: Final = (
+    update(orders)
+    .where(orders.c.number == bindparam("of"), orders.c.claim_token == bindparam("token"))
+    .values(
+        claim_token=None,
+        claimed_until=None,
+        polls=orders.c.polls + 1,
+        alone_since=bindparam("goes_alone", type_=Instant()),
+        stuck_at=bindparam("stuck_since", type_=Instant()),
+        # Who wished meanwhile that the order be asked for soon is heard.
+        next_poll_at=case(
+            (orders.c.next_poll_at == bindparam("was_due_at"), bindparam("due_at", type_=Instant())),
+            else_=orders.c.next_poll_at,
+        ),
+    )
+)
+
+
+def release(connection: Connection, token: str, polled: Sequence[Next]) -> None:
+    """Give claimed orders back, each with its next poll."""
+    if polled:
+        connection.execute(
+            _RELEASE,
+            [
+                {
+                    "of": one.number,
+                    "token": token,
+                    "was_due_at": one.was_due_at,
+                    "due_at": one.due_at,
+                    "goes_alone": one.alone_since,
+                    "stuck_since": one.stuck_at,
+                }
+                for one in polled
+            ],
+        )
+
+
+def give_back(connection: Connection, numbers: Sequence[int], token: str) -> None:
+    """End a claim with which nothing was done."""
+    mine = and_(orders.c.number.in_(numbers), orders.c.claim_token == token)
+    connection.execute(update(orders).where(mine).values(claim_token=None, claimed_until=None))
+
+
+def soon(connection: Connection, number: int, at: datetime) -> None:
+    """Ask for the order's status at the next chance."""
+    connection.execute(
+        update(orders).where(orders.c.number == number, orders.c.provider_order.is_not(None)).values(next_poll_at=at)
+    )
