@@ -10,21 +10,23 @@ import os
 import secrets as random_source
 import sys
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from aggregator import __version__
+from aggregator.cli.failures import ASKED_WRONGLY, CANNOT, BadConfig, CannotDo
+from aggregator.cli.options import config_option, json_option
+from aggregator.cli.orders import orders
 from aggregator.cli.output import emit
+from aggregator.cli.providers import ledger, providers
+from aggregator.cli.services import services
+from aggregator.cli.settings import read_settings
 
 # What takes long to import is imported by the command that needs it, so that `version` and `--help` answer at once.
-if TYPE_CHECKING:
-    from aggregator.config import ConfigError, Settings
 
-CANNOT: Final = 1
-ASKED_WRONGLY: Final = 2
 MAX_SPEED: Final = 1_000_000
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -41,39 +43,6 @@ def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) 
     if not is_loopback(value):
         raise click.BadParameter(f"the sandbox listens on loopback only, got {value!r}")
     return value
-
-
-config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    help="The config file; else $AGGREGATOR_CONFIG, ./config.yaml, /etc/aggregator/config.yaml.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-
-
-class BadConfig(Exception):
-    """The text names the config file and lists everything that is wrong with it."""
-
-
-def read_settings(config_path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of the config file, wherever it is found; BadConfig when it cannot be used."""
-    from aggregator.config import ConfigError, find_config_path, load
-
-    path = config_path
-    try:
-        path = find_config_path(config_path, environ, Path.cwd())
-        return load(path, environ)
-    except ConfigError as exc:
-        words = _config_words(path, exc)
-    raise BadConfig(words)
-
-
-def _config_words(path: Path | None, error: ConfigError) -> str:
-    if not any(problem.path for problem in error.problems):
-        return str(error)  # it is about the file as a whole, and names it
-    count = len(error.problems)
-    return f"{path} has {count} problem{'s' if count > 1 else ''}:\n{error}"
 
 
 @click.group(context_settings=_CONTEXT)
@@ -213,12 +182,21 @@ def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
 
 
+for group in (orders, providers, services, ledger):
+    cli.add_command(group)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a provider's words may not be in this terminal's alphabet
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(argv, prog_name="aggregator", standalone_mode=False)
     except BadConfig as exc:
         return _complain(str(exc), ASKED_WRONGLY)
+    except CannotDo as exc:
+        return _complain(str(exc), CANNOT)
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
         return ASKED_WRONGLY
@@ -231,6 +209,10 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 0
+    except BrokenPipeError:
+        # Who reads our output has had enough (`| head`); nothing more may be written, not even at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CANNOT
     except Exception as exc:
         code = _known(exc)
         if code is None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import socket
 import sqlite3
 import subprocess
 import sys
 from base64 import b64decode, urlsafe_b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from aggregator import __version__
 from aggregator.cli import main as command
@@ -28,21 +25,6 @@ providers: {{panel: {{dialect: panel_v2, url: "http://127.0.0.1:9/api/v2", api_k
 services: {{followers: {{kind: smm, offers: [{{provider: panel, service: "1"}}]}}}}
 {more}
 """
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    for name in ("AGGREGATOR_CONFIG", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY"):
-        monkeypatch.delenv(name, raising=False)
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    yield
-    # Commands set up logging for their whole process.
-    structlog.reset_defaults()
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def write(folder: Path, *, database: str = "", port: int = 0, more: str = "", mode: int = 0o600) -> Path:
@@ -182,8 +164,8 @@ def _out_of_reach(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_no_database, "orders.db: the database is not available: file is not a database"),
-        (_a_folder, "orders.db: the database is not available: unable to open"),
+        (_no_database, "orders.db is not an aggregator database"),
+        (_a_folder, "orders.db is not an aggregator database: it is a directory"),
         (_below_a_file, "cannot be made: File exists"),
         (_out_of_reach, "postgresql://somebody@127.0.0.1:1/orders: the database is out of reach"),
     ],
