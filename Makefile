@@ -70,6 +70,15 @@ demo: $(VENV)/.run ## sandbox, daemon, webhook listener and a few orders, live; 
 test: $(VENV)/.dev ## all tests
 	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
+.PHONY: simulate
+simulate: $(VENV)/.dev ## replay one seed of the simulation with its story, or many: make simulate SEED=7, SEED=0:1000
+	@test -n "$(SEED)" || { echo "make simulate SEED=7, or SEED=FIRST:LAST" >&2; exit 2; }
+	$(PY) -m tests.simulation $(SEED)
+
+.PHONY: torture
+torture: $(VENV)/.dev ## N real kills with ten faulted orders each, on SQLite and PostgreSQL: make torture N=1000
+	$(PY) -m tests.torture $(or $(N),1000) $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.dev locks ## lint, format, types, import rules, migrations match the tables
 	$(PY) -m ruff check $(SOURCES)

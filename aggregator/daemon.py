@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,17 +21,21 @@ from aiohttp import web
 
 from aggregator import __version__
 from aggregator.config import Settings
-from aggregator.domain.clock import Clock, SystemClock
+from aggregator.domain.clock import TOLERANCE, Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import House, Stage, Wakeups
+from aggregator.flow.canceling import Canceling
 from aggregator.flow.catalogue_sync import CatalogueSync
+from aggregator.flow.counting import Counting
 from aggregator.flow.delivery import Delivery
+from aggregator.flow.dripping import Dripping
 from aggregator.flow.health import Health
 from aggregator.flow.intake import Intake
 from aggregator.flow.placement import Placement
 from aggregator.flow.polling import Polling
 from aggregator.flow.reconcile import Reconcile
 from aggregator.flow.refilling import Refilling
+from aggregator.flow.remainders import Remainders
 from aggregator.flow.routing import Routing
 from aggregator.flow.sequencing import Sequencing
 from aggregator.flow.sms_watch import SmsWatch
@@ -44,7 +49,8 @@ from aggregator.storage.database import Database, SqliteDatabase, open_database
 from aggregator.storage.deliverables import Sealer, SealingError, load_or_create_key
 from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
 from aggregator.storage.migrate import migrate
-from aggregator.storage.tables import CLAIMED
+from aggregator.storage.ownership import NotOurDatabase, check_ours
+from aggregator.storage.tables import CLAIMED, metadata
 from aggregator.web.server import WebServices, create_app, start_sites
 
 log = get_logger()
@@ -53,6 +59,7 @@ LOOP_LIMIT_S: Final = 30.0
 """A loop that has not come round for so long is stuck; the watchdog is no longer fed."""
 STOP_MARGIN_S: Final = 5.0
 LOCK_CHECK_S: Final = 1.0
+CLOCK_CHECK_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -100,10 +107,12 @@ class Daemon:
 async def open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
     """The database, locked for this daemon and brought to the newest schema; every earlier claim is void.
 
-    AlreadyRunning, NewerSchema and StorageUnavailable say why it cannot be had.
+    AlreadyRunning, NewerSchema, NotOurDatabase and StorageUnavailable say why it cannot be had.
     """
     try:
         return await _open_storage(settings)
+    except NotOurDatabase as exc:
+        raise NotOurDatabase(f"{settings.database} {exc}") from exc
     except StorageUnavailable as exc:
         raise StorageUnavailable(f"{settings.database}: {exc}") from exc
 
@@ -113,6 +122,8 @@ async def _open_storage(settings: Settings) -> tuple[Database, DaemonLock]:
         _make_folder(settings.database.path.parent)
     database = open_database(settings.database.reveal())
     try:
+        # Before the lock, whose file would be made beside somebody else's.
+        await check_ours(database)
         lock = await acquire(database)
     except BaseException:
         await database.close()
@@ -157,7 +168,7 @@ def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
 
 async def start(settings: Settings, redactor: Redactor, *, clock: Clock | None = None) -> Daemon:
     """Build everything and open the doors; when it returns the daemon is at work."""
-    clock = clock or SystemClock()
+    clock = clock or SteadyClock()
     database, lock = await open_storage(settings)
     outbound = Outbound(user_agent=f"aggregator/{__version__}")
     try:
@@ -200,7 +211,11 @@ async def _build(
         (Placement(house), 1),
         (Polling(house), 1),
         (SmsWatch(house), 1),
+        (Canceling(house), 1),
+        (Dripping(house), 1),
+        (Remainders(house), 1),
         (Refilling(house), 5),
+        (Counting(house, outbound), 5),
         (sync, 1),
         (Sequencing(house), 1),
         (Delivery(house, outbound), 1),
@@ -211,6 +226,8 @@ async def _build(
     failed = asyncio.Event()
     watched = _LockWatch(database, lock, failed)
     schedule.add("lock", LOCK_CHECK_S, watched.run_once)
+    if isinstance(clock, SteadyClock):
+        schedule.add("clock", CLOCK_CHECK_S, _ClockWatch(database, clock).run_once)
     for name in schedule.ages():
         house.wakeups.on(name, partial(schedule.wake, name))
     draining = asyncio.Event()
@@ -229,6 +246,32 @@ async def _build(
     schedule.start()
     stages = tuple(stage for stage, _ in table)
     return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)
+
+
+class _ClockWatch:
+    """The machine's clock. When it jumps, all that is due or claimed moves along; only then is the time followed."""
+
+    def __init__(self, database: Database, clock: SteadyClock) -> None:
+        self._database = database
+        self._clock = clock
+        self._told = timedelta(0)
+
+    async def run_once(self) -> None:
+        jump = self._clock.jump
+        if not jump:
+            return
+        if abs(jump - self._told) > TOLERANCE:  # told once, however often it cannot be followed yet
+            self._told = jump
+            log.warning(
+                "clock_jumped",
+                seconds=round(jump.total_seconds(), 3),
+                direction="forward" if jump > timedelta(0) else "back",
+                reason="the machine's clock was set, or it slept; what is due moves along, nothing is given up early",
+            )
+        moved = await self._database.write(partial(claims.shift_all, tables=metadata.sorted_tables, by=jump))
+        self._clock.follow(jump)
+        self._told = timedelta(0)
+        log.info("clock_followed", moved=moved)
 
 
 class _LockWatch:

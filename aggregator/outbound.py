@@ -22,6 +22,7 @@ from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, O
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 """Catalogues of tens of thousands of services are several megabytes."""
 MAX_PURCHASE_REPLY_BYTES: Final = 1024 * 1024
+MAX_FETCHED_BYTES: Final = 64 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 USER_AGENT: Final = "aggregator"
 
@@ -149,6 +150,20 @@ class Outbound:
         except Exception as exc:
             # Also what nobody foresaw: a call that may have left must never end as a crash.
             return NotSent(_reason(exc)) if journey.stayed else _lost(exc)
+
+    async def fetch(self, url: str, timeout_s: float) -> Outcome:
+        """GET an address of the config; asking twice costs nothing, and redirects are not followed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+                    body = await _bounded(response, MAX_FETCHED_BYTES)
+                    if body is None:
+                        return LostReply("too_large")
+                    return HttpReply(response.status, body, response.content_type or "", retry_after(response.headers))
+        except TimeoutError:
+            return LostReply("timeout")
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
+            return _lost(exc)
 
     async def deliver(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float

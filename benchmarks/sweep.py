@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from sqlalchemy import insert
+from sqlalchemy import Connection, String, case, cast, func, insert, literal, null, select
 
 from aggregator.demo.main import free_port
 from aggregator.demo.supervisor import Supervisor
@@ -38,6 +38,7 @@ BATCH = 100
 FLOOR_CALLS = 100
 WITHIN_S = 3600.0
 ROWS_AT_ONCE = 5000
+CLOSED_AT_ONCE = 500_000
 # A place is kept for purchases: five at once are four for statuses.
 CONFIG = """\
 database: {database}
@@ -99,13 +100,6 @@ def open_rows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
         yield common(number, now) | {"state": "in_progress", "next_poll_at": now, "finished_at": None}
 
 
-def closed_rows(first: int, count: int, now: datetime) -> Iterator[dict[str, Any]]:
-    """Orders that are over; every thirtieth is still looked at now and then."""
-    for number in range(first, first + count):
-        due = now + timedelta(days=1, seconds=number % 1_000_000) if number % 30 == 0 else None
-        yield common(number, now) | {"state": "completed", "next_poll_at": due, "finished_at": now}
-
-
 def common(number: int, now: datetime) -> dict[str, Any]:
     return {
         "number": number,
@@ -158,6 +152,49 @@ def attempt_row(order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def store_closed(connection: Connection, first: int, count: int, now: datetime) -> None:
+    """Orders that are over, made by the database itself; every thirtieth is still looked at now and then."""
+    numbers = (
+        select(literal(first).label("i")).cte("numbers", recursive=True)
+        if connection.dialect.name == "sqlite"
+        else None
+    )
+    if numbers is not None:
+        numbers = numbers.union_all(select(numbers.c.i + 1).where(numbers.c.i < first + count - 1))
+        i: Any = numbers.c.i
+        source: Any = numbers
+    else:
+        series = func.generate_series(first, first + count - 1).table_valued("i")
+        i, source = series.c.i, series
+    text = cast(i, String)
+    values = common(0, now) | {"state": "completed", "finished_at": now}
+    columns: dict[str, Any] = {
+        name: literal(value, orders.c[name].type) for name, value in values.items() if value is not None
+    }
+    columns |= {
+        "number": i,
+        "id": literal("ord_") + text,
+        "link": literal("https://example.com/") + text,
+        "provider_order": text,
+        "attempt": literal("att_") + text,
+        "next_poll_at": case((i % 30 == 0, literal(now + timedelta(days=1), orders.c.next_poll_at.type)), else_=null()),
+    }
+    connection.execute(insert(orders).from_select(list(columns), select(*columns.values()).select_from(source)))
+
+
+async def fill_closed(database: Database, first: int, count: int) -> None:
+    now = datetime.now(UTC)
+    indexes = list(orders.indexes)
+    # Built at once when all rows are there: row by row they would take most of the time.
+    for index in indexes:
+        await database.write(lambda c, i=index: i.drop(c))  # type: ignore[misc]
+    for start in range(first, first + count, CLOSED_AT_ONCE):
+        part = min(CLOSED_AT_ONCE, first + count - start)
+        await database.write(lambda c, s=start, n=part: store_closed(c, s, n, now))  # type: ignore[misc]
+    for index in indexes:
+        await database.write(lambda c, i=index: i.create(c))  # type: ignore[misc]
+
+
 async def fill(database: Database, opened: int, closed: int) -> None:
     await migrate(database)
     now = datetime.now(UTC)
@@ -171,12 +208,13 @@ async def fill(database: Database, opened: int, closed: int) -> None:
             bought = [attempt_row(row) for row in rows]
             await database.write(lambda c: (c.execute(insert(attempts), bought), None)[1])
 
-    for rows in (open_rows(opened, now), closed_rows(opened + 1, closed, now)):
-        for row in rows:
-            part.append(row)
-            if len(part) == ROWS_AT_ONCE:
-                await write()
-        await write()
+    for row in open_rows(opened, now):
+        part.append(row)
+        if len(part) == ROWS_AT_ONCE:
+            await write()
+    await write()
+    if closed:
+        await fill_closed(database, opened + 1, closed)
 
 
 async def floor_s(url: str) -> float:

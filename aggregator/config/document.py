@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import yaml
 
 from aggregator.config.problems import ConfigError, Problem, path_text
+from aggregator.config.syntax import syntax_error
 
 Path = tuple[str | int, ...]
 
@@ -102,7 +103,8 @@ class _Survey:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError([Problem(path_text(path), f"line {line}: a name must be plain text")])
+                message = f"line {line}: a name must be plain text; put a value such as {{{{…}}}} in quotes"
+                raise ConfigError([Problem(path_text(path), message)])
             if key.value in lines:
                 message = f"stands here twice, in lines {lines[key.value]} and {line}; keep one"
                 self.problems.append(Problem(path_text((*path, key.value)), message))
@@ -130,7 +132,7 @@ def parse(text: str, name: str) -> Document:
         survey.visit(node, (), frozenset())
         data = loader.construct_document(node)
     except yaml.YAMLError as exc:
-        failure = _syntax(exc, name)
+        failure = syntax_error(exc, name, text)
     except RecursionError:
         failure = ConfigError([Problem("", f"{name} is nested too deeply")])
     else:
@@ -139,15 +141,3 @@ def parse(text: str, name: str) -> Document:
         if loader is not None:
             loader.dispose()
     raise failure  # outside of the handler, so that PyYAML's text, which quotes the file, is not chained
-
-
-def _syntax(exc: yaml.YAMLError, name: str) -> ConfigError:
-    if isinstance(exc, yaml.MarkedYAMLError) and exc.problem_mark is not None:
-        mark = exc.problem_mark
-        # Quoted words are the file's own, unless they name a kind of token: '<block end>'.
-        problem = re.sub(r"'(?!<).{2,}'|\"(?!<).{2,}\"", "…", exc.problem or "not understood")
-        place = f"line {mark.line + 1}, column {mark.column + 1}"
-        return ConfigError([Problem("", f"{name}, {place}: not valid YAML: {problem}")])
-    if isinstance(exc, yaml.reader.ReaderError):
-        return ConfigError([Problem("", f"{name}: a character at position {exc.position} is not allowed in YAML")])
-    return ConfigError([Problem("", f"{name}: not valid YAML")])

@@ -154,9 +154,10 @@ class OfferSettings(Model):
 
 
 class RefillSettings(Model):
-    """When a drop is refilled, and how often at most."""
+    """When a drop is refilled, and how often at most; `required`: nothing is bought that cannot be refilled."""
 
     auto: bool = True
+    required: bool = False
     drop_percent: float = Field(default=5, gt=0, le=100)
     window_days: Days = 30
     cooldown_h: Hours = 24

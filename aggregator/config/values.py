@@ -30,6 +30,7 @@ from aggregator.config.secret import Secret
 from aggregator.domain.clock import parse_rfc3339
 from aggregator.domain.events import EVENT_TYPES
 from aggregator.domain.money import SCALE, MoneyError, parse_decimal, units_of
+from aggregator.domain.sizes import MAX_CURRENCY
 
 TEN_YEARS_S: Final = 315_360_000
 MIN_CALLER_KEY: Final = 16
@@ -72,8 +73,8 @@ def _name(value: str) -> str:
 
 
 def _currency(value: str) -> str:
-    if not re.fullmatch(r"[A-Z0-9]{3,8}", value):
-        raise refuse(f"must be a currency code of 3 to 8 capital letters or digits, got {value!r}")
+    if not re.fullmatch(rf"[A-Z0-9]{{3,{MAX_CURRENCY}}}", value):
+        raise refuse(f"must be a currency code of 3 to {MAX_CURRENCY} capital letters or digits, got {value!r}")
     return value
 
 

@@ -1,4 +1,7 @@
-"""Runs the daemon as its own process, as systemd would: restarted when it dies, ended by SIGTERM."""
+"""Runs the daemon as its own process, as systemd would: restarted when it dies, ended by SIGTERM.
+
+The daemon is on a leash: it ends with the process that runs it, even when that is killed.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,12 @@ class Supervisor:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "aggregator",
+                "aggregator.demo.leash",
                 "run",
                 "--config",
                 str(self._config),
-                stdin=asyncio.subprocess.DEVNULL,
+                # Nothing is ever written; its end is what the daemon waits for.
+                stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C in the terminal is for the demo, which then ends the daemon in order.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -140,4 +141,6 @@ class CatalogueRow:
     """How many pieces the rate buys, as charges have taught; None while nobody knows better than the config."""
     charged_rate: Money | None = None
     """What is really charged in place of `rate`, as charges have taught."""
+    known_since: datetime | None = field(default=None, compare=False, repr=False)
+    """When our catalogue first had the row; not of the provider's making."""
     raw: str = field(default="", repr=False)

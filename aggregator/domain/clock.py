@@ -6,8 +6,12 @@ Every instant in the program is an aware UTC datetime; a naive one is refused wh
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
+
+TOLERANCE: Final = timedelta(seconds=2)
+"""A clock that moved by more than this against the monotonic one has jumped; less is a correction, as of NTP."""
 
 
 class Clock(Protocol):
@@ -22,14 +26,57 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The machine's clock."""
+class SteadyClock:
+    """The machine's clock, whose jumps are held back until `follow` is called.
+
+    Whoever keeps deadlines moves them along first; then an hour that the clock skips is no hour that passed. What is
+    within TOLERANCE is followed at once. A machine that slept shows as a jump, too.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        # One value, replaced whole: threads ask for the time as well.
+        self._anchor = self._look()
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        wall, elapsed = self._look()
+        steady = self._steady(elapsed)
+        if abs(wall - steady) > TOLERANCE:
+            return steady
+        self._anchor = wall, elapsed
+        return wall
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._monotonic()
+
+    @property
+    def jump(self) -> timedelta:
+        """How far the machine's clock has jumped, forward or back, and is not followed yet; zero if it has not."""
+        wall, elapsed = self._look()
+        jump = wall - self._steady(elapsed)
+        return jump if abs(jump) > TOLERANCE else timedelta(0)
+
+    def follow(self, jump: timedelta) -> None:
+        """Take a jump over: every stored deadline has been moved by it."""
+        wall, elapsed = self._anchor
+        self._anchor = wall + jump, elapsed
+
+    def _steady(self, elapsed: float) -> datetime:
+        wall, then = self._anchor
+        return wall + timedelta(seconds=elapsed - then)
+
+    def _look(self) -> tuple[datetime, float]:
+        """Both clocks at one moment; a thread that was held up between the two readings reads them again."""
+        while True:
+            before = self._monotonic()
+            wall = self._wall()
+            if self._monotonic() - before < 0.5:
+                return wall, before
 
 
 class ManualClock:

@@ -24,6 +24,8 @@ class Related:
     numbers: Sequence[Number] = ()
     refills: Sequence[Refill] = ()
     children: Sequence[OrderId] = ()
+    cancel_detail: str | None = None
+    """What was said to the wish to cancel it."""
 
 
 NOTHING_RELATED = Related()
@@ -35,6 +37,10 @@ def _time(value: datetime | None) -> str | None:
 
 def _money(value: Money | None) -> dict[str, str] | None:
     return value.as_json() if value is not None else None
+
+
+def _cancel(order: Order, related: Related) -> dict[str, object]:
+    return {"state": order.cancel_state, "at": _time(order.cancel_at), "detail": related.cancel_detail}
 
 
 def order_document(order: Order, related: Related = NOTHING_RELATED, *, params: bool = True) -> dict[str, object]:
@@ -56,11 +62,15 @@ def order_document(order: Order, related: Related = NOTHING_RELATED, *, params: 
         "charge": _money(order.charge),
         "start_count": order.start_count,
         "remains": order.remains,
+        "provider_children": list(order.provider_children),
+        "count": order.count,
+        "count_at": _time(order.count_at),
+        "stuck_at": _time(order.stuck_at),
         "parent": order.parent,
         "children": list(related.children),
         "refills": [refill_document(refill) for refill in related.refills],
         "numbers": [number_document(number) for number in related.numbers],
-        "cancel": {"state": order.cancel_state, "at": _time(order.cancel_at)} if order.cancel_state else None,
+        "cancel": _cancel(order, related) if order.cancel_state else None,
         "error": {"type": order.error_type, "detail": order.error_detail} if order.error_type else None,
         "created_at": _time(order.created_at),
         "updated_at": _time(order.updated_at),

@@ -5,7 +5,7 @@ Pure figures. What they are worth when an order is routed is decided in `value`;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -18,7 +18,10 @@ MAX_FACTOR: Final = Decimal(10)
 @dataclass(frozen=True, slots=True)
 class OfferHistory:
     """How orders at one offer ended, pieces ordered and delivered by them, and the moving average of the seconds from
-    a purchase to its completion (None: none was completed yet)."""
+    a purchase to its completion (None: none was completed yet).
+
+    What follows from them is reckoned once: one history serves many decisions.
+    """
 
     completed: int = 0
     partial: int = 0
@@ -27,33 +30,33 @@ class OfferHistory:
     ordered: int = 0
     delivered: int = 0
     duration_s: int | None = None
+    ends: int = field(init=False, compare=False, repr=False)
+    """How many orders ended."""
+    reliability: Decimal | None = field(init=False, compare=False, repr=False)
+    """The share of orders that were completed, 0 to 1; None when too few have ended."""
+    delivered_share: Decimal | None = field(init=False, compare=False, repr=False)
+    """The share of the ordered pieces that was delivered, 0 to 1; None as above."""
+    cost_factor: Decimal | None = field(init=False, compare=False, repr=False)
+    """How many pieces had to be ordered for each that was delivered, 1 to 10; None as above."""
 
-    @property
-    def ends(self) -> int:
-        """How many orders ended."""
-        return self.completed + self.partial + self.canceled + self.failed
+    def __post_init__(self) -> None:
+        ends = self.completed + self.partial + self.canceled + self.failed
+        enough = ends >= ENOUGH
+        share = Decimal(self.delivered) / self.ordered if enough and self.ordered > 0 else None
+        factor = min(1 / share, MAX_FACTOR) if share else MAX_FACTOR
+        derived = {
+            "ends": ends,
+            "reliability": Decimal(self.completed) / ends if enough else None,
+            "delivered_share": share,
+            "cost_factor": factor if share is not None else None,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     @property
     def enough(self) -> bool:
+        """Whether so many orders ended that they say something."""
         return self.ends >= ENOUGH
-
-    @property
-    def reliability(self) -> Decimal | None:
-        """The share of orders that were completed, 0 to 1; None when too few have ended."""
-        return Decimal(self.completed) / self.ends if self.enough else None
-
-    @property
-    def delivered_share(self) -> Decimal | None:
-        """The share of the ordered pieces that was delivered, 0 to 1; None when too few orders have ended."""
-        return Decimal(self.delivered) / self.ordered if self.enough and self.ordered > 0 else None
-
-    @property
-    def cost_factor(self) -> Decimal | None:
-        """How many pieces had to be ordered for each that was delivered, 1 to 10; None as above."""
-        share = self.delivered_share
-        if share is None:
-            return None
-        return min(1 / share, MAX_FACTOR) if share else MAX_FACTOR
 
     def as_json(self) -> dict[str, object]:
         """For the API; shares have four digits."""

@@ -33,6 +33,18 @@ class OrderState(StrEnum):
     FAILED = "failed"
 
 
+class Role(StrEnum):
+    """What an order is to others: a parent never buys, its runs do; a remainder is the rest of what its parent bought.
+
+    The parent of a remainder is whatever order ended partial, an order like any other or a run.
+    """
+
+    ORDER = "order"
+    PARENT = "parent"
+    RUN = "run"
+    REMAINDER = "remainder"
+
+
 S = OrderState
 FOLLOWED: Final = frozenset({S.PENDING, S.PROCESSING, S.IN_PROGRESS})
 """Bought and not finished: what polling follows."""
@@ -48,6 +60,13 @@ TRANSITIONS: Final[Mapping[OrderState, frozenset[OrderState]]] = {
     **{state: FINAL - {state} for state in FINAL},
 }
 """Every move there is. A final state gives way only to another final one: a provider's correction."""
+
+PARENT_TRANSITIONS: Final[Mapping[OrderState, frozenset[OrderState]]] = {
+    S.ACCEPTED: frozenset({S.IN_PROGRESS}) | FINAL,
+    S.IN_PROGRESS: FINAL,
+    **{state: FINAL - {state} for state in FINAL},
+}
+"""The moves of an order that its runs make: it is never placed itself."""
 
 _FINAL_EVENT: Final[Mapping[OrderState, EventType]] = {
     S.COMPLETED: "order.completed",
@@ -84,7 +103,10 @@ class Order:
     max_cost: Money | None = None
     pinned_provider: str | None = None
     callback_url: str | None = None
+    role: Role = Role.ORDER
     parent: OrderId | None = None
+    ordinal: int | None = None
+    """Which child of its parent it is, from 1; the database gives each place once."""
     provider: str | None = None
     provider_service: str | None = None
     provider_order: str | None = None
@@ -93,6 +115,13 @@ class Order:
     charge: Money | None = None
     start_count: int | None = None
     remains: int | None = None
+    provider_children: tuple[str, ...] = ()
+    """The provider's own orders for the runs of a drip-feed or the posts of a subscription, as far as it told them."""
+    count: int | None = None
+    """What somebody else than the provider saw at the link, at `count_at`."""
+    count_at: datetime | None = None
+    stuck_at: datetime | None = None
+    """Since when it is told that the order stands still; None while it does not."""
     cancel_state: str | None = None
     cancel_at: datetime | None = None
     error_type: str | None = None
@@ -155,9 +184,21 @@ class Reported:
     charge: Money | None = None
     start_count: int | None = None
     remains: int | None = None
+    children: tuple[str, ...] = ()
 
 
-Fact = PurchaseStarted | Purchased | NotPurchased | PurchaseUnclear | Ended | Reported
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """What the runs of a parent come to (domain.children.total). None where nobody knows it yet."""
+
+    state: OrderState
+    expected_cost: Money | None = None
+    charge: Money | None = None
+    start_count: int | None = None
+    remains: int | None = None
+
+
+Fact = PurchaseStarted | Purchased | NotPurchased | PurchaseUnclear | Ended | Reported | Summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +211,14 @@ class Applied:
 
 def move(order: Order, state: OrderState, at: datetime) -> Order:
     """The order in `state`; IllegalMove when the table has no such move."""
-    if state not in TRANSITIONS[order.state]:
+    if state not in _moves(order):
         raise IllegalMove(f"order {order.number} cannot go from {order.state} to {state}")
     return replace(order, state=state, updated_at=at, finished_at=at if state in FINAL else None)
+
+
+def _moves(order: Order) -> frozenset[OrderState]:
+    table = PARENT_TRANSITIONS if order.role is Role.PARENT else TRANSITIONS
+    return table.get(order.state, frozenset())
 
 
 def apply(order: Order, fact: Fact, at: datetime) -> Applied:
@@ -190,6 +236,8 @@ def apply(order: Order, fact: Fact, at: datetime) -> Applied:
             return _ended(order, fact, at)
         case Reported():
             return _reported(order, fact, at)
+        case Summed():
+            return _summed(order, fact, at)
 
 
 def _started(order: Order, fact: PurchaseStarted, at: datetime) -> Applied:
@@ -269,9 +317,27 @@ def _reported(order: Order, fact: Reported, at: datetime) -> Applied:
         charge=fact.charge if fact.charge is not None else order.charge,
         start_count=fact.start_count if fact.start_count is not None else order.start_count,
         remains=fact.remains if fact.remains is not None else order.remains,
+        provider_children=fact.children or order.provider_children,
     )
-    target = fact.state
-    moved = target is not None and target in TRANSITIONS[order.state]
+    return _advanced(order, merged, fact.state, at)
+
+
+def _summed(order: Order, fact: Summed, at: datetime) -> Applied:
+    if order.role is not Role.PARENT:
+        raise IllegalMove(f"order {order.number} is no parent; its figures are its own")
+    merged = replace(
+        order,
+        expected_cost=fact.expected_cost or order.expected_cost,
+        charge=fact.charge or order.charge,
+        start_count=fact.start_count if fact.start_count is not None else order.start_count,
+        remains=fact.remains if fact.remains is not None else order.remains,
+    )
+    return _advanced(order, merged, fact.state, at)
+
+
+def _advanced(order: Order, merged: Order, target: OrderState | None, at: datetime) -> Applied:
+    """The order with its new figures, moved where the table lets it, and the event that tells of it."""
+    moved = target is not None and target in _moves(order)
     if moved and target is not None:
         merged = move(merged, target, at)
     if merged == order:

@@ -12,14 +12,22 @@ from aggregator.domain.errors import Problem, ProblemKind
 
 _WHOLE_NUMBERS = frozenset({"runs", "interval", "min", "max", "posts", "old_posts", "delay"})
 MAX_QUANTITY = 10**15
+_DRIP_LIMITS = {"runs": 1_000, "interval": 525_600}
+"""Minutes of a year; nobody means more."""
 
 
 def missing_params(kind: ServiceType, link: str | None, params: Mapping[str, str]) -> list[str]:
-    """Names that the type needs and the order has not."""
-    lacking = [name for name in kind.required if not params.get(name)]
-    if kind.needs_link and not link:
+    """Names that the type needs and the order has not. Blanks are nothing: providers trim what they are sent."""
+    lacking = [name for name in kind.required if not params.get(name, "").strip()]
+    if kind.needs_link and not (link or "").strip():
         lacking.insert(0, "link")
     return lacking
+
+
+def ignored_params(kind: ServiceType, params: Mapping[str, str]) -> list[str]:
+    """Names that the order gives and the type has no use for: a provider would not be sent them."""
+    taken = (*kind.required, *kind.optional)
+    return [name for name, value in params.items() if name not in taken and value.strip()]
 
 
 def check_params(params: Mapping[str, str]) -> None:
@@ -37,6 +45,9 @@ def check_params(params: Mapping[str, str]) -> None:
     for name, other in (("runs", "interval"), ("interval", "runs")):
         if name in params and other not in params:
             raise Problem(ProblemKind.INVALID_FIELD, f"is required together with {name}", f"params.{other}")
+    for name, most in _DRIP_LIMITS.items():
+        if name in params and not 1 <= int(params[name]) <= most:
+            raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {most}, got {params[name]}", f"params.{name}")
 
 
 def quantity_of(kind: ServiceType, quantity: int | None, params: Mapping[str, str]) -> int:

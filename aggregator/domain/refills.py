@@ -29,6 +29,11 @@ class RefillState(StrEnum):
 OPEN: Final = frozenset(RefillState) - {RefillState.COMPLETED, RefillState.REJECTED}
 
 
+LATER_AT: Final = "later_at"
+"""The outcome of a refusal that names the time to come back: that time counts in place of the cooldown."""
+NO_DROP: Final = "no_drop"
+MUCH_LATER: Final = 7
+"""Cooldowns to wait where the provider sees no drop: who sees none today will not see one tomorrow."""
 NEVER_AGAIN: Final = frozenset({"never", "window_over"})
 """Refusals that no later time changes."""
 
@@ -63,15 +68,28 @@ class RefillPolicy:
     max_refills: int
 
 
-def drop(order: Order) -> int | None:
-    """Pieces that a completed order has lost since: what the provider's own later status still owes.
+def cooled_down(refills: Sequence[Refill], policy: RefillPolicy) -> datetime | None:
+    """When the last cooldown that a refill has begun is over; None where none has begun one."""
+    ends = [one.requested_at + _cooldown(one, policy) for one in refills if one.outcome != LATER_AT]
+    return max(ends, default=None)
 
-    A provider that says Completed with `remains` above zero says that this many are gone again (contract.md §2: drop =
-    start_count + (quantity - remains_at_completion) - current). None where nothing is known.
+
+def _cooldown(refill: Refill, policy: RefillPolicy) -> timedelta:
+    return MUCH_LATER * policy.cooldown if refill.outcome == NO_DROP else policy.cooldown
+
+
+def drop(order: Order) -> int | None:
+    """Pieces that a completed order has lost since, by whoever says more; None where nothing is known.
+
+    A provider that says Completed with `remains` above zero says that this many are gone again. Who counted at the link
+    says it by contract.md §2: start_count + (quantity - remains) - current, with nothing remaining when it completed.
     """
-    if order.state is not OrderState.COMPLETED or order.remains is None:
+    if order.state is not OrderState.COMPLETED:
         return None
-    return min(max(order.remains, 0), order.quantity)
+    lost = [] if order.remains is None else [order.remains]
+    if order.start_count is not None and order.count is not None:
+        lost.append(order.start_count + order.quantity - order.count)
+    return min(max(0, *lost), order.quantity) if lost else None
 
 
 def dropped_enough(order: Order, lost: int, policy: RefillPolicy) -> bool:
@@ -90,6 +108,8 @@ def refusal(
         return f"the order is {order.state}; only a completed order is refilled"
     if not offered:
         return "the provider gives no refills for this service"
+    if not policy.window:
+        return "the service's name at the provider says that there are no refills"
     if at - order.finished_at > policy.window:
         return f"the refill window of {policy.window} is over"
     if at - order.finished_at < policy.min_age:
@@ -101,7 +121,8 @@ def refusal(
         return f"the provider refused for good: {final_word.detail or final_word.outcome}"
     if len([refill for refill in refills if refill.state is RefillState.COMPLETED]) >= policy.max_refills:
         return f"the order had its {policy.max_refills} refills"
-    latest = max((refill.requested_at for refill in refills), default=None)
-    if latest is not None and at - latest < policy.cooldown:
+    if any(at - one.requested_at < policy.cooldown for one in refills if one.outcome != LATER_AT):
         return f"the last refill was asked for less than {policy.cooldown} ago"
+    if (ends := cooled_down(refills, policy)) is not None and at < ends:
+        return f"the provider saw no drop; it is asked again after {MUCH_LATER} times {policy.cooldown}"
     return None

@@ -1,46 +1,102 @@
 """What a fresh catalogue changes: new rows, changed rows, rows gone, and the brake on absurd changes.
 
 Pure: two catalogues in, a plan out. A catalogue that lost more than half of its rows is not believed. Rows that are
-gone for good do not count against it.
+gone for good do not count against it. A row that suddenly is another thing, or has an absurd price, goes into
+quarantine: what was believed of it is kept, until the old values return, or the new ones have been seen often enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
 
-from aggregator.domain.catalogue import CatalogueRow
+from aggregator.domain.catalogue import CatalogueRow, Kind, service_type
+from aggregator.domain.likeness import same_meaning
+from aggregator.domain.money import Money
 
 Key = tuple[str, str]
 """(service, country)."""
 
+BELIEVED_AFTER: Final = 10
+"""Complete syncs in a row that must have shown the same before a doubt is given up."""
+MOST_FACTOR: Final = 5
+"""A price more than so many times the last believed one, or less than such a part of it, is doubted."""
+_SHOWN: Final = 80
+"""Letters of a name or type in a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """What is believed of a row, and doubted as soon as it changes too much."""
+
+    name: str
+    kind: Kind
+    type: str
+    rate: Money | None
+
+    @classmethod
+    def of(cls, row: CatalogueRow) -> Believed:
+        return cls(row.name, row.kind, row.type, row.rate)
+
+    def as_json(self) -> dict[str, object]:
+        rate = self.rate.as_json() if self.rate is not None else None
+        return {"name": self.name, "kind": self.kind, "type": self.type, "rate": rate}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """A stored row in quarantine: what was believed before (None: it never was), and how many syncs have shown the
+    values that are doubted."""
+
+    was: Believed | None
+    seen: int
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row that differs from what was stored. `priced`: rate or stock moved, so the history gets an entry."""
+    """One row that differs from what was stored. `priced`: rate or stock moved, so the history gets an entry.
+
+    `was` is what was believed of it so far; `doubts` how many syncs have shown the values that are doubted now.
+    """
 
     before: CatalogueRow
     after: CatalogueRow
     priced: bool
+    sold_out: bool
+    was: Believed | None
+    doubts: int = 0
 
     @property
     def price_changed(self) -> bool:
-        return self.before.rate != self.after.rate
+        """Whether another price is believed than before; a doubted one is none."""
+        return self.after.problem is None and self.after.rate != (self.was.rate if self.was is not None else None)
 
     @property
-    def sold_out(self) -> bool:
-        return self.after.stock == 0 and self.before.stock != 0
+    def accepted(self) -> Believed | None:
+        """What stays believed of a row in quarantine; the columns of any other row are believed themselves."""
+        return self.was if self.after.problem is not None else None
+
+    @property
+    def quarantined(self) -> bool:
+        return self.after.problem is not None and self.before.problem is None
+
+    @property
+    def released(self) -> bool:
+        return self.after.problem is None and self.before.problem is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What to write; `refused` says why nothing of it is believed."""
+    """What to write; `refused` says why nothing of it is believed, `shrunk` that most of the known rows are gone."""
 
     added: tuple[CatalogueRow, ...] = ()
     changed: tuple[Change, ...] = ()
     same: tuple[Key, ...] = ()
     missing: tuple[Key, ...] = ()
     refused: str | None = None
+    shrunk: bool = False
 
     def __add__(self, other: Diff) -> Diff:
         """Both, of different parts of a catalogue; each part is believed or refused for itself."""
@@ -51,6 +107,7 @@ class Diff:
             (*self.same, *other.same),
             (*self.missing, *other.missing),
             "; ".join(reasons) or None,
+            self.shrunk or other.shrunk,
         )
 
 
@@ -71,31 +128,123 @@ def _dearer(one: CatalogueRow, other: CatalogueRow) -> CatalogueRow:
 
 
 def compare(
-    stored: Mapping[Key, CatalogueRow], fresh: Mapping[Key, CatalogueRow], gone: Set[Key] = frozenset()
+    stored: Mapping[Key, CatalogueRow],
+    fresh: Mapping[Key, CatalogueRow],
+    gone: Set[Key] = frozenset(),
+    *,
+    doubted: Mapping[Key, Doubted] | None = None,
+    told: Mapping[Key, int | None] | None = None,
+    values: Mapping[str, Decimal] | None = None,
+    believe_shrink: bool = False,
 ) -> Diff:
-    """How the stored catalogue becomes the fresh one; an empty or halved one changes nothing.
+    """How the stored catalogue becomes the fresh one; an empty one changes nothing, and a halved one neither unless
+    `believe_shrink` says so.
 
-    `gone` are stored rows that count as removed already: they may come back, and are missed no more.
+    `gone` are stored rows that count as removed already: they may come back, and are missed no more. `doubted` are
+    those in quarantine. `told` is the stock that the provider told last, where it is not what is stored: our own orders
+    lower that. `values` are the values of currencies in a common one; prices in others are not compared.
     """
     if not fresh:
         return Diff(refused="the catalogue is empty")
     listed = [key for key in stored if key not in gone]
     kept = sum(key in fresh for key in listed)
-    if listed and kept * 2 < len(listed):
-        return Diff(refused=f"only {kept} of {len(listed)} known services are left in the catalogue")
+    shrunk = kept * 2 < len(listed)
+    if shrunk and not believe_shrink:
+        refused = f"only {kept} of {len(listed)} known services are left in the catalogue"
+        return Diff(refused=refused, shrunk=True)
+    doubted, told, values = doubted or {}, told or {}, values or {}
     added, changed, same = [], [], []
     for key, row in fresh.items():
         before = stored.get(key)
         if before is None:
             added.append(row)
-        elif _bare(before) == _bare(row):
+            continue
+        after, was, doubts = _judge(before, row, doubted.get(key), values)
+        stock = told.get(key, before.stock)
+        priced = before.rate != after.rate or stock != after.stock
+        if not priced and _bare(before) == _bare(after) and doubts == (doubted[key].seen if key in doubted else 0):
             same.append(key)
         else:
-            priced = before.rate != row.rate or before.stock != row.stock
-            changed.append(Change(before, row, priced))
+            changed.append(Change(before, after, priced, after.stock == 0 and stock != 0, was, doubts))
     missing = tuple(key for key in listed if key not in fresh)
-    return Diff(tuple(added), tuple(changed), tuple(same), missing)
+    return Diff(tuple(added), tuple(changed), tuple(same), missing, shrunk=shrunk)
 
 
 def _bare(row: CatalogueRow) -> CatalogueRow:
     return replace(row, raw="", learned_per=None, charged_rate=None)
+
+
+# --- doubts ----------------------------------------------------------------------------------------------------------
+
+
+def unusable(row: CatalogueRow) -> bool:
+    """Whether a row has a problem that nobody can decide to live with, such as no readable price; a price of 0 is one
+    that the operator may believe."""
+    return row.problem is not None and not _free(row)
+
+
+def first_doubts(row: CatalogueRow) -> int:
+    """How many syncs have shown the doubted values of a row that is seen for the first time."""
+    return 1 if row.problem is not None and not unusable(row) else 0
+
+
+def _free(row: CatalogueRow) -> bool:
+    return row.rate is not None and row.rate.units == 0
+
+
+def _judge(
+    before: CatalogueRow, fresh: CatalogueRow, doubted: Doubted | None, values: Mapping[str, Decimal]
+) -> tuple[CatalogueRow, Believed | None, int]:
+    """The fresh row with its problem, if any; what was believed of it before; how often its doubted values were
+    seen, 0 where seeing them often makes them no better."""
+    if before.problem is None:
+        was: Believed | None = Believed.of(before)
+    else:
+        was = doubted.was if doubted is not None else None
+    reason = _doubt(was, fresh, values)
+    if reason is None or unusable(fresh):
+        return replace(fresh, problem=reason), was, 0
+    again = before.problem is not None and doubted is not None and Believed.of(before) == Believed.of(fresh)
+    seen = doubted.seen + 1 if again and doubted is not None else 1
+    if seen >= BELIEVED_AFTER:
+        return replace(fresh, problem=None), was, 0
+    return replace(fresh, problem=reason), was, seen
+
+
+def _doubt(was: Believed | None, row: CatalogueRow, values: Mapping[str, Decimal]) -> str | None:
+    """Why a row is not believed, or None. A row that never was is doubted for what it is, not for what changed."""
+    accepted_free = _free(row) and was is not None and was.rate == row.rate
+    reasons = [row.problem] if row.problem is not None and not accepted_free else []
+    if was is not None:
+        if _type_name(was.kind, was.type) != _type_name(row.kind, row.type):
+            reasons.append(f"its type was {_cut(was.type)} ({was.kind}) and is {_cut(row.type)} ({row.kind}) now")
+        if not same_meaning(was.name, row.name):
+            reasons.append(f"its name was {_cut(was.name)} and is {_cut(row.name)} now, which may be another thing")
+        if row.problem is None and was.rate is not None and row.rate is not None:
+            reasons += _price_doubt(was.rate, row.rate, values)
+    return "; ".join(reasons) or None
+
+
+def _price_doubt(was: Money, now: Money, values: Mapping[str, Decimal]) -> list[str]:
+    if was.currency == now.currency:
+        before, after = Decimal(was.units), Decimal(now.units)
+    elif was.currency in values and now.currency in values:
+        before, after = was.units * values[was.currency], now.units * values[now.currency]
+    else:
+        return []
+    told = f"the price was {was.amount} {was.currency} and is {now.amount} {now.currency} now"
+    if before and after > before * MOST_FACTOR:
+        return [f"{told}, more than {MOST_FACTOR} times as much"]
+    if before and after * MOST_FACTOR < before:
+        return [f"{told}, less than a fifth of it"]
+    return []
+
+
+def _type_name(kind: Kind, raw: str) -> tuple[Kind, str]:
+    """A type as it is compared: its spelling says nothing."""
+    known = service_type(kind, raw)
+    return kind, known.name if known is not None else " ".join(raw.split()).casefold()
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")

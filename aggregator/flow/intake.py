@@ -14,12 +14,13 @@ from typing import Final
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.catalogue import SMS_NUMBERS, CatalogueRow, QuantityFrom, ServiceType, service_type
+from aggregator.domain.children import DRIP, runs_of
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, OrderNumber, new_id
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, OrderState
-from aggregator.domain.parameters import MAX_QUANTITY, check_params, missing_params, quantity_of
+from aggregator.domain.orders import Order, OrderState, Role
+from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_params, missing_params, quantity_of
 from aggregator.flow.base import House
 from aggregator.flow.views import offer_service
 from aggregator.storage import catalogue, idempotency
@@ -128,11 +129,17 @@ class Intake:
         kind_type = self._type(service, wish)
         quantity = quantity_of(kind_type, wish.quantity, wish.params)
         self._check_quantity(service, wish, kind_type, quantity)
+        runs = self._runs(service, wish, kind_type, quantity)
         lacking = missing_params(kind_type, wish.link, wish.params)
         if lacking:
             name = lacking[0] if lacking[0] == "link" else f"params.{lacking[0]}"
             raise Problem(ProblemKind.INVALID_FIELD, f"is required for services of type {kind_type.name}", name)
         self._check_rest(service, wish)
+        # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
+        ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
+        if ignored and self._known(service):
+            detail = f"is not taken by services of type {kind_type.name}; leave it out"
+            raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{ignored[0]}")
         now = self._house.clock.now()
         return Order(
             id=OrderId(new_id("ord", now)),
@@ -141,11 +148,12 @@ class Intake:
             service=wish.service,
             kind=service.kind,
             state=OrderState.ACCEPTED,
-            quantity=quantity,
+            quantity=quantity * runs,
             created_at=now,
             updated_at=now,
             link=wish.link,
-            params=dict(wish.params),
+            params={name: value for name, value in wish.params.items() if runs > 1 or name not in DRIP},
+            role=Role.PARENT if runs > 1 and not self._dripped_there(service, wish, quantity) else Role.ORDER,
             reference=wish.reference,
             metadata=dict(wish.metadata),
             max_cost=wish.max_cost,
@@ -175,7 +183,7 @@ class Intake:
         return rows
 
     def _type(self, service: ServiceSettings, wish: NewOrder) -> ServiceType:
-        """The type that the order fits; among offers of several types the first one that misses nothing."""
+        """The type that the order fits; among offers of several types the first one that misses and ignores nothing."""
         types: list[ServiceType] = []
         for row in self._known(service):
             known = service_type(service.kind, row.type)
@@ -184,8 +192,9 @@ class Intake:
         if service.kind == "sms":
             return SMS_NUMBERS
         fitting = [known for known in types if not missing_params(known, wish.link, wish.params)]
-        if fitting or types:
-            return (fitting or types)[0]
+        taking = [known for known in fitting if not ignored_params(known, wish.params)]
+        if types:
+            return (taking or fitting or types)[0]
         return self._guessed(service, wish)
 
     def _guessed(self, service: ServiceSettings, wish: NewOrder) -> ServiceType:
@@ -211,6 +220,37 @@ class Intake:
         if not any(row.minimum <= quantity <= row.maximum for row in rows):
             ranges = " or ".join(sorted({f"{row.minimum} to {row.maximum}" for row in rows}))
             raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity")
+
+    def _runs(self, service: ServiceSettings, wish: NewOrder, kind_type: ServiceType, quantity: int) -> int:
+        """How many runs the order has, each of `quantity`; one run is an order like any other."""
+        runs = runs_of(wish.params)
+        if runs == 1:
+            return 1
+        if service.kind != "smm" or kind_type.quantity is not QuantityFrom.CALLER:
+            detail = "goes only with panel services that are ordered by quantity; leave it out"
+            raise Problem(ProblemKind.INVALID_FIELD, detail, "params.runs")
+        if quantity * runs > MAX_QUANTITY:
+            raise Problem(ProblemKind.INVALID_FIELD, f"of all runs must be at most {MAX_QUANTITY}", "quantity")
+        return runs
+
+    def _dripped_there(self, service: ServiceSettings, wish: NewOrder, quantity: int) -> bool:
+        """Whether some offer is known to take the runs itself; else we make them one by one, which every offer takes.
+
+        Decided once, here, and stored as the order's role.
+        """
+        for offer in service.offers:
+            gateway = self._house.gateways.get(offer.provider)
+            if gateway is None or not (gateway.capabilities.drip_feed and gateway.settings.enabled):
+                continue
+            if wish.provider not in (None, offer.provider):
+                continue
+            for row in self._rows.get((offer.provider, offer_service(offer)), ()):
+                kind_type = service_type(row.kind, row.type)
+                fits = row.problem is None and row.kind == service.kind and row.minimum <= quantity <= row.maximum
+                takes = kind_type is not None and not ignored_params(kind_type, wish.params)
+                if fits and takes and kind_type is not None and not missing_params(kind_type, wish.link, wish.params):
+                    return True
+        return False
 
     def _check_rest(self, service: ServiceSettings, wish: NewOrder) -> None:
         _check_text(wish.link, MAX_LINK, "link")

@@ -12,22 +12,26 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from aggregator.domain.children import interval_of
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.history import OfferHistory
 from aggregator.domain.orders import FINAL, Order, OrderState, Reported, apply
 from aggregator.domain.polls import NOT_YET_VISIBLE, poll_interval, reread_interval, stuck_after
-from aggregator.domain.refills import drop, dropped_enough
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.batches import MAX_CALLS, Answered, learn
+from aggregator.flow.counting import next_count
+from aggregator.flow.drops import dropped
 from aggregator.flow.learning import learn_from_charge
 from aggregator.flow.policies import guarantee, refill_policy
+from aggregator.flow.rests import rest_due
 from aggregator.flow.words import note_unknown_word
 from aggregator.providers.contract import BatchForm, Failure, FailureKind, Meaning, StatusBatch, StatusReport
 from aggregator.providers.gateway import Batch, Gateway
 from aggregator.providers.limits import Priority
 from aggregator.storage import catalogue, deliverables, history, ledger, polls
 from aggregator.storage import orders as order_store
+from aggregator.storage.catalogue import NO_TRAITS, Traits
 from aggregator.storage.claims import new_token
 from aggregator.storage.database import Connection
 from aggregator.storage.polls import Next, Polled
@@ -57,8 +61,7 @@ class Poll:
     gateway: Gateway
     answered: Answered
     histories: Mapping[tuple[str, str], OfferHistory]
-    by_hand: frozenset[str]
-    """Services of the provider that a person delivers."""
+    traits: Mapping[str, Traits]
     now: datetime
 
     def report(self, order: Order) -> StatusReport | None:
@@ -72,6 +75,9 @@ class Poll:
             return None
         meaning, text = answer.errors.get(order.provider_order or "", (None, ""))
         return text if meaning is Meaning.UNKNOWN_ORDER else None
+
+    def of(self, order: Order) -> Traits:
+        return self.traits.get(order.provider_service or "", NO_TRAITS)
 
     def typical(self, order: Order) -> timedelta | None:
         """How long such orders take."""
@@ -183,7 +189,7 @@ class Polling:
         else:
             log.info("polled", provider=gateway.name, orders=len(ids), changed=progress.changed)
         if progress.events:
-            self._house.wakeups.wake("sequencing", "refilling")
+            self._house.wakeups.wake("sequencing", "refilling", "dripping", "remainders")
 
     def _record(
         self,
@@ -200,8 +206,8 @@ class Polling:
         found = polls.claimed(connection, [one.order.number for one in claimed], token)
         due_before = {one.order.number: one.due_at for one in claimed}
         services = sorted({(gateway.name, one.order.provider_service or "") for one in found})
-        by_hand = catalogue.delivered_by_hand(connection, gateway.name, [service for _, service in services])
-        poll = Poll(gateway, answered, history.load(connection, services), by_hand, self._house.clock.now())
+        traits = catalogue.traits(connection, gateway.name, [service for _, service in services])
+        poll = Poll(gateway, answered, history.load(connection, services), traits, self._house.clock.now())
         left = []
         for one in found:
             order = self._take_apart(connection, one, poll, progress) if apart else None
@@ -226,14 +232,19 @@ class Polling:
         if report.state is None and report.word:
             note_unknown_word(connection, poll.gateway.name, order, report.word, now)
         known = replace(order, error_type=None, error_detail=None) if order.error_type == NOT_FOUND else order
-        applied = apply(known, Reported(report.state, report.charge, report.start_count, report.remains), now)
+        said = Reported(report.state, report.charge, report.start_count, report.remains, report.children)
+        applied = apply(known, said, now)
         drafts = list(applied.events)
         if report.accounts:
             fresh, total = deliverables.add_new(connection, self._house.sealer, order.number, report.accounts, now)
             if fresh:
                 # The delivery is told before the end that it leads to.
                 drafts.insert(0, Draft("order.delivery", {"delivered": fresh, "total": total}))
-        due = self._dropped(order, applied.order, drafts, now)
+        traits = poll.of(order)
+        due = dropped(self._house, order, applied.order, traits, drafts, now)
+        due |= rest_due(self._house, order, applied.order, now)
+        if applied.order.state is OrderState.COMPLETED and order.state is not OrderState.COMPLETED:
+            due["next_count_at"] = next_count(self._house, applied.order, traits, now)
         if applied.order == order and not drafts and not due:
             return self._stuck(connection, one, poll, progress)
         saved = order_store.save(connection, order, applied.order, drafts, now, **due)
@@ -271,21 +282,6 @@ class Polling:
         log.warning("order_stuck", order_id=order.id, provider=poll.gateway.name, unchanged_s=still_s)
         return order_store.save(connection, order, order, (Draft("order.stuck", {"unchanged_s": still_s}),), poll.now)
 
-    def _dropped(self, before: Order, after: Order, drafts: list[Draft], now: datetime) -> dict[str, object]:
-        """A completed order that has lost enough since it finished is due for a refill."""
-        policy = refill_policy(self._house.settings.services.get(after.service))
-        lost = drop(after)
-        if policy is None or lost is None or before.state is not OrderState.COMPLETED or after.finished_at is None:
-            return {}
-        known = drop(before) or 0
-        if not dropped_enough(after, lost, policy) or lost <= known:
-            # Nothing new: a loss that was told already, or one that a refill is making good.
-            return {}
-        drafts.append(Draft("order.dropped", {"drop": lost}))
-        # Without a start_count nobody can tell what the provider measures the loss by (contract.md §2).
-        refilled = policy.auto and after.start_count is not None
-        return {"next_refill_at": max(now, after.finished_at + policy.min_age)} if refilled else {}
-
     # --- when again ---
 
     def _next(self, connection: Connection, poll: Poll, one: Polled, order: Order, was_due_at: datetime) -> Next:
@@ -316,7 +312,7 @@ class Polling:
             missing = deliverables.count(connection, order.number) < order.quantity
             if missing and over < WAIT_FOR_ACCOUNTS:
                 return now + poll_interval(over, None, bounds.min, bounds.max)
-        policy = refill_policy(self._house.settings.services.get(order.service))
+        policy = refill_policy(self._house.settings.services.get(order.service), poll.of(order).name)
         refilled = policy is not None and policy.auto and poll.gateway.capabilities.refill
         check_every = policy.check_every if policy and refilled and order.state is OrderState.COMPLETED else None
         wait = reread_interval(over, check_every)
@@ -329,8 +325,10 @@ class Polling:
 def _stands_still(one: Polled, order: Order, poll: Poll) -> bool:
     if order.state in FINAL or order.updated_at != one.order.updated_at:
         return False
-    by_hand = order.provider_service in poll.by_hand
-    return poll.now - order.updated_at >= stuck_after(poll.typical(order), by_hand=by_hand)
+    by_hand = poll.of(order).by_hand
+    # Between two runs nothing changes.
+    patience = stuck_after(poll.typical(order), by_hand=by_hand) + interval_of(order.params)
+    return poll.now - order.updated_at >= patience
 
 
 def _note_end(connection: Connection, one: Polled, before: Order, after: Order, now: datetime) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from aggregator.domain.catalogue import ServiceType
+from aggregator.domain.children import each
 from aggregator.domain.events import Draft
 from aggregator.domain.money import Money
 from aggregator.domain.orders import (
@@ -64,7 +65,7 @@ async def send(
             service=attempt.service,
             kind=order.kind,
             type=kind_type,
-            quantity=order.quantity,
+            quantity=each(order),
             link=order.link,
             params={name: value for name, value in order.params.items() if name in taken},
             idempotency_key=attempt.id,

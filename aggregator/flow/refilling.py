@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId, new_id
 from aggregator.domain.orders import Order
 from aggregator.domain.polls import poll_interval
 from aggregator.domain.refills import (
+    LATER_AT,
+    MUCH_LATER,
     NEVER_AGAIN,
     Refill,
     RefillPolicy,
     RefillState,
+    cooled_down,
     drop,
     dropped_enough,
     refusal,
@@ -41,11 +46,14 @@ from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
 from aggregator.storage import catalogue, claims, polls, refills
 from aggregator.storage import orders as order_store
+from aggregator.storage.catalogue import NO_TRAITS, Traits
 from aggregator.storage.database import Connection, RowMapping
 
 LEASE_MARGIN_S: Final = 30.0
 LEAST_WAIT: Final = timedelta(hours=1)
 """Between two looks at an order whose refill could not be asked for."""
+SOONEST: Final = timedelta(minutes=5)
+"""Between two of its refusals that name a time: each is an event of the order."""
 _OPEN = ("pending", "in_progress")
 
 
@@ -97,11 +105,17 @@ class Refilling:
 
     def _request(self, connection: Connection, number: int, now: datetime) -> str | None:
         order = order_store.load_for_update(connection, number)
-        policy = self._policy(order)
+        policy = self._policy(connection, order)
         lost = drop(order) or 0
         if policy is None or not policy.auto or not dropped_enough(order, lost, policy):
             order_store.set_refill_due(connection, number, None)
             return "nothing is missing any more, or nothing is refilled by itself"
+        if order.start_count is None:
+            order_store.set_refill_due(connection, number, None)
+            return "without a start_count nobody can tell what the provider measures the loss by"
+        if order_store.other_on_link(connection, order, order_store.placed_at(connection, number)):
+            order_store.set_refill_due(connection, number, None)
+            return "another order worked on the same link, so nobody can tell what dropped"
         reason = request(self._house, connection, order, now)
         due = _again(order, self._past(connection, order), policy, now) if reason else None
         order_store.set_refill_due(connection, number, due)
@@ -109,11 +123,11 @@ class Refilling:
 
     def _look_again(self, connection: Connection, order: Order, now: datetime) -> None:
         """After the cooldown, whether still enough is missing for another refill."""
-        due = _again(order, self._past(connection, order), self._policy(order), now)
+        due = _again(order, self._past(connection, order), self._policy(connection, order), now)
         order_store.set_refill_due(connection, order.number, due)
 
-    def _policy(self, order: Order) -> RefillPolicy | None:
-        return refill_policy(self._house.settings.services.get(order.service))
+    def _policy(self, connection: Connection, order: Order) -> RefillPolicy | None:
+        return policy_of(self._house, order, traits_of(connection, order))
 
     @staticmethod
     def _past(connection: Connection, order: Order) -> Sequence[Refill]:
@@ -176,7 +190,7 @@ class Refilling:
         now: datetime,
     ) -> None:
         order = order_store.load_for_update(connection, row["order_number"])
-        policy = self._policy(order)
+        policy = self._policy(connection, order)
         cooldown = policy.cooldown if policy else timedelta(days=1)
         values: dict[str, object] = {"exchange": exchange.as_json()}
         drafts: list[Draft] = []
@@ -186,12 +200,12 @@ class Refilling:
             case RefillRefused(refusal=RefillRefusal.RUNNING, provider_refill=str(running), text=text):
                 values |= {"state": "pending", "provider_refill": running, "next_poll_at": now, "detail": text}
             case RefillRefused(refusal=why, text=text):
-                values |= _rejected(now, str(why), text)
-                drafts.append(_rejection(row, text))
                 wait = result.retry_after_s
-                later = wait is not None or why in (RefillRefusal.LATER, RefillRefusal.NO_DROP, RefillRefusal.RUNNING)
-                again = max(now + cooldown, now + timedelta(seconds=wait or 0)) if later else None
-                order_store.set_refill_due(connection, order.number, again)
+                named = why is RefillRefusal.LATER and wait is not None
+                values |= _rejected(now, LATER_AT if named else str(why), text)
+                drafts.append(_rejection(row, text))
+                again = _come_back(why, wait, cooldown)
+                order_store.set_refill_due(connection, order.number, now + again if again is not None else None)
             case Unclear(reason=reason, text=text):
                 # It may be running. Nobody asks again before the cooldown is over; then it counts as not given.
                 values |= {"state": "unclear", "outcome": reason, "detail": text, "next_poll_at": now + cooldown}
@@ -242,8 +256,10 @@ class Refilling:
             refills.settle(connection, row["number"], token, **values)
             if draft is not None:
                 order = order_store.load_for_update(connection, row["order_number"])
+                # What somebody counted before the refill says nothing after it.
+                counted = replace(order, count=None, count_at=None) if state is RefillState.COMPLETED else order
                 self._look_again(connection, order, now)
-                order_store.save(connection, order, order, (draft,), now)
+                order_store.save(connection, order, counted, (draft,), now)
                 if state is RefillState.COMPLETED:
                     # What it restored shows in the order's own status.
                     polls.soon(connection, order.number, now)
@@ -269,17 +285,18 @@ class Refilling:
 
 def request(house: House, connection: Connection, order: Order, now: datetime) -> str | None:
     """Journal a refill for an order, with its event; or the reason why it cannot have one now."""
-    policy = refill_policy(house.settings.services.get(order.service))
+    traits = traits_of(connection, order)
+    policy = policy_of(house, order, traits)
     gateway = house.gateways.get(order.provider or "")
     if policy is None or gateway is None:
         return "only orders of panel services that are in the config are refilled"
     past = refills.of_orders(connection, {order.number: order.id}).get(order.id, ())
-    listed = catalogue.offers_refill(connection, gateway.name, order.provider_service or "")
-    reason = refusal(order, past, policy, now, offered=gateway.capabilities.refill and listed)
+    reason = refusal(order, past, policy, now, offered=gateway.capabilities.refill and traits.refill)
     if reason is not None:
         return reason
-    if order_store.same_link_open(connection, order):
-        return "another order works on the same link, so nobody can tell what dropped"
+    due = order_store.refill_due(connection, order.number)
+    if past and past[-1].outcome == LATER_AT and due is not None and due > now:
+        return f"the provider gives none before {rfc3339(due)}: {past[-1].detail}"
     lost = drop(order)
     refill_id = RefillId(new_id("rfl", now))
     number = refills.add(connection, refill_id, order.number, gateway.name, lost, now)
@@ -311,9 +328,28 @@ def _again(order: Order, past: Sequence[Refill], policy: RefillPolicy | None, no
     given = sum(refill.state is RefillState.COMPLETED for refill in past)
     if given >= policy.max_refills or any(refill.outcome in NEVER_AGAIN for refill in past):
         return None
-    latest = max((refill.requested_at for refill in past), default=now - policy.cooldown)
-    again = max(latest + policy.cooldown, order.finished_at + policy.min_age, now + LEAST_WAIT)
+    again = max(cooled_down(past, policy) or now, order.finished_at + policy.min_age, now + LEAST_WAIT)
     return again if again - order.finished_at <= policy.window else None
+
+
+def _come_back(why: RefillRefusal, wait_s: float | None, cooldown: timedelta) -> timedelta | None:
+    """When a refused refill is worth asking for again; None: never. A named time counts, sooner than the cooldown too;
+    who sees no drop will not see one tomorrow."""
+    if wait_s is not None:
+        return max(timedelta(seconds=wait_s), SOONEST)
+    if why is RefillRefusal.NO_DROP:
+        return MUCH_LATER * cooldown
+    return cooldown if why in (RefillRefusal.LATER, RefillRefusal.RUNNING) else None
+
+
+def traits_of(connection: Connection, order: Order) -> Traits:
+    """What the provider's catalogue says of the service that an order was bought as."""
+    service = order.provider_service or ""
+    return catalogue.traits(connection, order.provider or "", [service]).get(service, NO_TRAITS)
+
+
+def policy_of(house: House, order: Order, traits: Traits) -> RefillPolicy | None:
+    return refill_policy(house.settings.services.get(order.service), traits.name)
 
 
 def _rejected(now: datetime, outcome: str, text: str) -> dict[str, object]:

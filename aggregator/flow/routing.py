@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from aggregator.config import ServiceSettings
 from aggregator.domain.ids import AttemptId, new_id
 from aggregator.domain.orders import Ended, Order, OrderState, apply
 from aggregator.domain.pauses import pause_after
@@ -19,7 +20,7 @@ from aggregator.flow.base import House, Workers, log
 from aggregator.flow.views import World, load_world, offer_views, wanted
 from aggregator.providers.contract import Failure
 from aggregator.providers.limits import Priority
-from aggregator.storage import attempts, catalogue, claims
+from aggregator.storage import attempts, catalogue, children, claims
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.storage.orders import Unrouted
@@ -31,6 +32,7 @@ PLAN_GOOD_FOR_S: Final = 600.0
 """A plan that was not carried out by then is made anew: prices and stock have moved on."""
 FRESH_STOCK: Final = timedelta(seconds=2)
 SYNC_WAIT_S: Final = 0.25
+_NOT_AGAIN: Final = "it did not finish the order whose rest this is"
 Tried = Mapping[tuple[str, str, str], str]
 
 
@@ -71,10 +73,15 @@ class Routing:
     async def _route(self, claimed: list[Unrouted], token: str) -> None:
         services = self._house.settings.services
         known = [services[entry.order.service] for entry in claimed if entry.order.service in services]
-        numbers = [(entry.order.number, entry.round) for entry in claimed]
 
         def load(connection: Connection) -> tuple[World, dict[int, Tried]]:
-            tried: dict[int, Tried] = {n: attempts.tried_in_round(connection, n, round_) for n, round_ in numbers}
+            tried: dict[int, Tried] = {
+                entry.order.number: {
+                    **attempts.tried_in_round(connection, entry.order.number, entry.round),
+                    **dict.fromkeys(children.bought_before(connection, entry.order), _NOT_AGAIN),
+                }
+                for entry in claimed
+            }
             return load_world(connection, known), tried
 
         world, tried = await self._house.database.read(load)
@@ -95,7 +102,7 @@ class Routing:
             await self._later(entry, token)
             return
         offers = offer_views(self._house, service, world, tried, entry.order.params)
-        ranking = self._rank(entry.order, offers)
+        ranking = self._rank(entry.order, service, offers)
         for _ in offers:
             best = ranking.best
             # With nobody left, those that are only said to be sold out: what is known of them may be old.
@@ -105,16 +112,18 @@ class Routing:
             if not fresh:
                 break
             offers = [fresh.get(id(offer), offer) for offer in offers]
-            ranking = self._rank(entry.order, offers)
+            ranking = self._rank(entry.order, service, offers)
         best = ranking.best
         if best is None:
             await self._nobody(entry, ranking, token, ranking.why())
         else:
             await self._plan(entry, ranking, best, token)
 
-    def _rank(self, order: Order, offers: list[OfferView]) -> Ranking:
+    def _rank(self, order: Order, service: ServiceSettings, offers: list[OfferView]) -> Ranking:
         settings = self._house.settings
-        return choose(wanted(order), offers, currency=settings.currency, exchange_rates=settings.exchange_rates)
+        return choose(
+            wanted(order, service), offers, currency=settings.currency, exchange_rates=settings.exchange_rates
+        )
 
     def _must_wait(self, providers: set[str]) -> bool:
         """contract.md §1: the first catalogue sync of every offer's provider, at most its `timeout_s`."""

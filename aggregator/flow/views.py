@@ -1,19 +1,23 @@
-"""The world as routing sees it, loaded by few queries: offers with their catalogue rows, providers' health."""
+"""The world as routing sees it, loaded by few queries: offers with their catalogue rows and histories, providers'
+health.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from aggregator.config import OfferSettings, ProviderSettings, ServiceSettings
 from aggregator.domain.catalogue import CatalogueRow
+from aggregator.domain.children import own_params, runs_of
+from aggregator.domain.history import OfferHistory
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order
-from aggregator.domain.routing import OfferView, ProviderView, Wanted
+from aggregator.domain.orders import Order, Role
+from aggregator.domain.routing import OfferView, ProviderView, RefillWish, Wanted
 from aggregator.flow.base import House
-from aggregator.storage import attempts, catalogue, ledger
+from aggregator.storage import attempts, catalogue, history, ledger
 from aggregator.storage.database import Connection, RowMapping
 
 Rows = Mapping[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]]
@@ -31,6 +35,8 @@ class World:
     in_flight: Mapping[str, list[Money]]
     moved: Mapping[str, list[Money]]
     """What was booked since the last balance reading; charges are negative."""
+    histories: Mapping[tuple[str, str], OfferHistory] = field(default_factory=dict)
+    """How earlier orders ended, by provider and service."""
 
 
 def offer_service(offer: OfferSettings) -> str:
@@ -45,17 +51,32 @@ def load_world(connection: Connection, services: Iterable[ServiceSettings]) -> W
         health=catalogue.health(connection),
         in_flight=attempts.in_flight(connection),
         moved=ledger.moved_since_reading(connection),
+        histories=history.load(connection, wanted),
     )
 
 
-def wanted(order: Order) -> Wanted:
+def refill_wish(service: ServiceSettings) -> RefillWish:
+    """Whether an offer's refills decide anything: only where the config speaks of them, as `auto` is usual."""
+    if service.refill.required:
+        return "required"
+    return "wanted" if service.refill.auto and "auto" in service.refill.model_fields_set else "any"
+
+
+def wanted(order: Order, service: ServiceSettings) -> Wanted:
+    """What an order asks of an offer; a parent asks for each of its runs, which then knows nothing of the others."""
+    runs = runs_of(order.params)
+    ours = order.role is Role.PARENT
     return Wanted(
         kind=order.kind,
         quantity=order.quantity,
         link=order.link,
-        params=order.params,
+        params=own_params(order) if ours else order.params,
         max_cost=order.max_cost,
         pinned_provider=order.pinned_provider,
+        strategy=service.strategy,
+        refill=refill_wish(service),
+        runs=runs,
+        drip_feed=runs > 1 and not ours,
     )
 
 
@@ -81,6 +102,7 @@ def offer_views(
                 stock_at=stock_at,
                 tried=tried.get((offer.provider, offer_service(offer), country)),
                 order=place,
+                history=world.histories.get((offer.provider, offer_service(offer))),
             )
         )
     return views
@@ -96,10 +118,13 @@ def provider_view(house: House, name: str, settings: ProviderSettings, world: Wo
         enabled=settings.enabled,
         paused=bool(row["paused"]) if row is not None else False,
         synced=row is not None and row["catalogue_at"] is not None,
+        catalogue_error=row["catalogue_error"] if row is not None else None,
         down_reason=house.health.down_reason(name) or _quiet(house, name),
         balance=balance,
         in_flight=_in_flight(world.in_flight.get(name, []), world.moved.get(name, []), balance),
         rate_per={"smm": settings.rate_per.smm, "product": settings.rate_per.product},
+        refills=name in house.gateways and house.gateways[name].capabilities.refill,
+        drip_feed=name in house.gateways and house.gateways[name].capabilities.drip_feed,
     )
 
 

@@ -308,7 +308,10 @@ class CancelAsked:
 
 @dataclass(frozen=True, slots=True)
 class CancelRefused:
+    """The provider's words. `meaning` where they speak of the moment and not of the order: then it is asked again."""
+
     text: str
+    meaning: Meaning | None = None
 
 
 CancelResult = CancelAsked | CancelRefused | Unclear

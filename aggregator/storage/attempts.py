@@ -17,7 +17,7 @@ from aggregator.domain.ids import AttemptId
 from aggregator.domain.money import Money
 from aggregator.storage import claims
 from aggregator.storage import orders as order_store
-from aggregator.storage.tables import attempts
+from aggregator.storage.tables import AT_WORK, attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,8 @@ def tried_in_round(connection: Connection, order_number: int, round_: int) -> di
 
 def planned(connection: Connection) -> dict[str, int]:
     """How many planned purchases wait at each provider."""
-    rows = connection.execute(
-        select(attempts.c.provider, func.count()).where(attempts.c.state == "planned").group_by(attempts.c.provider)
-    )
+    query = select(attempts.c.provider, func.count()).where(AT_WORK, attempts.c.state == "planned")
+    rows = connection.execute(query.group_by(attempts.c.provider))
     return {row[0]: row[1] for row in rows}
 
 
@@ -157,7 +156,7 @@ def claim_planned(
         connection,
         attempts,
         attempts.c.id,
-        where=and_(attempts.c.provider == provider, attempts.c.state == "planned"),
+        where=and_(attempts.c.provider == provider, AT_WORK, attempts.c.state == "planned"),
         order_by=(attempts.c.order_number,),
         limit=1,
         now=now,
@@ -208,7 +207,7 @@ def take_back(connection: Connection, provider: str | None, at: datetime) -> int
 
     How many that was.
     """
-    match = attempts.c.state == "planned"
+    match = and_(AT_WORK, attempts.c.state == "planned")
     if provider is not None:
         match = and_(match, attempts.c.provider == provider)
     rows = connection.execute(
@@ -251,7 +250,7 @@ def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
     """Purchases that were being sent when their claim ran out: nobody knows how they ended."""
     rows = connection.execute(
         select(attempts)
-        .where(attempts.c.state == "placing", claims.unclaimed(attempts, now))
+        .where(AT_WORK, attempts.c.state == "placing", claims.unclaimed(attempts, now))
         .order_by(attempts.c.created_at)
     ).mappings()
     return [attempt_from(row) for row in rows]
@@ -261,7 +260,7 @@ def in_flight(connection: Connection) -> dict[str, list[Money]]:
     """Expected costs per provider of what is planned, being sent or unclear."""
     rows = connection.execute(
         select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
-        .where(attempts.c.state.in_(["planned", "placing", "unclear"]))
+        .where(AT_WORK)
         .group_by(attempts.c.provider, attempts.c.expected_currency)
     )
     costs: dict[str, list[Money]] = {}

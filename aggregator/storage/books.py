@@ -18,7 +18,7 @@ from aggregator.domain.clock import rfc3339
 from aggregator.domain.evidence import dispensable
 from aggregator.domain.money import Money
 from aggregator.storage import ledger
-from aggregator.storage.tables import attempts, numbers, orders, providers
+from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers
 from aggregator.storage.tables import ledger as ledger_table
 
 FRESH_PURCHASE: Final = "expected"
@@ -83,7 +83,7 @@ def moment(connection: Connection, provider: str) -> Moment:
     """Where the provider's purchases stand now. No clock is asked: one may be put back between two looks."""
     rows = connection.execute(
         select(attempts.c.id, attempts.c.state).where(
-            attempts.c.provider == provider, attempts.c.state.in_(["placing", "unclear"])
+            attempts.c.provider == provider, AT_WORK, attempts.c.state.in_(["placing", "unclear"])
         )
     ).all()
     booked = connection.execute(
@@ -106,7 +106,7 @@ def open_purchases(connection: Connection, provider: str, currency: str) -> list
     balance is in, which makes every sum meaningless."""
     rows = connection.execute(
         select(attempts.c.id, attempts.c.expected_units, attempts.c.expected_currency).where(
-            attempts.c.provider == provider, attempts.c.state.in_(["placing", "unclear"])
+            attempts.c.provider == provider, AT_WORK, attempts.c.state.in_(["placing", "unclear"])
         )
     ).all()
     if any(row[2] != currency for row in rows):
@@ -177,7 +177,8 @@ def window_open(connection: Connection, provider: str, sent_after: datetime) -> 
     """Whether an unclear purchase was sent so lately that its evidence must be kept sharp."""
     found = connection.execute(
         select(attempts.c.id)
-        .where(attempts.c.provider == provider, attempts.c.state == "unclear", attempts.c.sent_at >= sent_after)
+        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear")
+        .where(attempts.c.sent_at >= sent_after)
         .limit(1)
     ).first()
     return found is not None
@@ -187,7 +188,7 @@ def unclear(connection: Connection, provider: str) -> list[RowMapping]:
     """The unclear purchases at a provider, in the order of their sending."""
     rows = connection.execute(
         select(attempts)
-        .where(attempts.c.provider == provider, attempts.c.state == "unclear")
+        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear")
         .order_by(attempts.c.sent_at)
     )
     return list(rows.mappings())
@@ -303,7 +304,7 @@ def has_readings(connection: Connection, attempt_id: str) -> bool:
 
 def note_clock(connection: Connection, at: datetime, forward_s: float) -> None:
     """The clock was put forward: for the purchases that are open, no such time has passed."""
-    rows = connection.execute(select(attempts.c.id).where(attempts.c.state.in_(["placing", "unclear"]))).all()
+    rows = connection.execute(select(attempts.c.id).where(AT_WORK, attempts.c.state.in_(["placing", "unclear"]))).all()
     for row in rows:
         add_evidence(connection, row[0], {"kind": "clock", "at": rfc3339(at), "forward_s": round(forward_s, 3)})
 
@@ -317,6 +318,7 @@ def note_active_link(connection: Connection, provider: str, order_number: int, l
         .join(orders, orders.c.number == attempts.c.order_number)
         .where(
             attempts.c.provider == provider,
+            AT_WORK,
             attempts.c.state == "unclear",
             orders.c.link == link,
             orders.c.number != order_number,
@@ -387,20 +389,18 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
             found.extend(_of_order(row))
         else:
             found.append(Candidate("refund", -refunded[row["number"]], order=row["id"], number=row["number"]))
-    unclear_ones = connection.execute(
+    of_provider = (
         select(attempts.c.id, attempts.c.expected_units, orders.c.id)
         .join(orders, orders.c.number == attempts.c.order_number)
-        .where(
-            attempts.c.provider == provider,
-            or_(
-                attempts.c.state.in_(["placing", "unclear"]),
-                and_(attempts.c.state == "not_placed", attempts.c.sent_at >= since),
-            ),
-        )
+        .where(attempts.c.provider == provider)
         .order_by(attempts.c.sent_at.desc())
         .limit(200)
-    ).all()
-    found.extend(Candidate("unclear", -row[1], order=row[2], attempt=row[0]) for row in unclear_ones)
+    )
+    for query in (
+        of_provider.where(AT_WORK, attempts.c.state.in_(["placing", "unclear"])),
+        of_provider.where(attempts.c.state == "not_placed", attempts.c.sent_at >= since),
+    ):
+        found.extend(Candidate("unclear", -row[1], order=row[2], attempt=row[0]) for row in connection.execute(query))
     return found
 
 

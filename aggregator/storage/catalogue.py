@@ -6,7 +6,7 @@ A row that a sync did not see is counted, not deleted; what disables an offer is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -238,20 +238,23 @@ def history(
         .where(provider_services.c.provider == provider, provider_services.c.service == service)
     )
     if country is not None:
-        query = query.where(provider_services.c.country == country)
+        query = query.where(func.lower(provider_services.c.country) == country.lower())
     if before is not None:
         query = query.where(prices.c.id < before)
     return list(connection.execute(query.order_by(prices.c.id.desc()).limit(limit)).mappings())
 
 
-def rows_of(connection: Connection, provider: str, service: str, country: str | None) -> list[RowMapping]:
-    """The stored rows of one service or project, locked; without a country those of all its countries."""
+def rows_of(
+    connection: Connection, provider: str, service: str, country: str | None, *, lock: bool = False
+) -> list[RowMapping]:
+    """The stored rows of one service or project; without a country those of all its countries."""
     query = select(provider_services).where(
         provider_services.c.provider == provider, provider_services.c.service == service
     )
     if country is not None:
         query = query.where(func.lower(provider_services.c.country) == country.lower())
-    return list(connection.execute(query.order_by(provider_services.c.id).with_for_update()).mappings())
+    query = query.order_by(provider_services.c.id)
+    return list(connection.execute(query.with_for_update() if lock else query).mappings())
 
 
 def find_row(connection: Connection, provider: str, service: str, country: str) -> RowMapping | None:
@@ -332,22 +335,28 @@ def type_of(connection: Connection, provider: str, service: str) -> str:
     return connection.execute(query.limit(1)).scalar() or ""
 
 
-def offers_refill(connection: Connection, provider: str, service: str) -> bool:
-    """Whether the catalogue says that this service can be refilled."""
-    query = select(provider_services.c.refill).where(
-        provider_services.c.provider == provider, provider_services.c.service == service
-    )
-    return bool(connection.execute(query.limit(1)).scalar())
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the catalogue says of a service that matters after it was bought."""
+
+    name: str = ""
+    refill: bool = False
+    by_hand: bool = False
+    """A person delivers it."""
 
 
-def delivered_by_hand(connection: Connection, provider: str, services: Sequence[str]) -> frozenset[str]:
-    """Those of these services that a person delivers."""
-    query = select(provider_services.c.service).where(
-        provider_services.c.provider == provider,
-        provider_services.c.service.in_(list(services)),
-        provider_services.c.auto_delivery.is_(False),
-    )
-    return frozenset(row[0] for row in connection.execute(query))
+NO_TRAITS: Final = Traits()
+
+
+def traits(connection: Connection, provider: str, services: Sequence[str]) -> dict[str, Traits]:
+    """By service id; those that the catalogue does not know are left out."""
+    query = select(
+        provider_services.c.service,
+        provider_services.c.name,
+        provider_services.c.refill,
+        provider_services.c.auto_delivery,
+    ).where(provider_services.c.provider == provider, provider_services.c.service.in_(list(services)))
+    return {row[0]: Traits(row[1], bool(row[2]), not row[3]) for row in connection.execute(query)}
 
 
 def reserve_stock(connection: Connection, provider: str, service: str, left: int) -> None:

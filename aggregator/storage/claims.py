@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, or_, select, text, update
 
 from aggregator.domain.errors import ClaimLost
 
@@ -81,6 +81,33 @@ def release(
     )
     if done.rowcount != 1:
         raise ClaimLost(f"{table.name} {value}")
+
+
+def shift_all(connection: Connection, tables: Sequence[Table], by: timedelta) -> int:
+    """Move every claim, due time and deadline along with a clock that has jumped: what was due in a minute still is.
+
+    What has happened keeps its time, and so does what nobody waits for any more.
+    """
+    sqlite = connection.dialect.name == "sqlite"
+    # Instants are microseconds there (types.py).
+    distance = str(by // timedelta(microseconds=1)) if sqlite else f"INTERVAL '{by.total_seconds()} seconds'"
+    moved = 0
+    for table in tables:
+        for column in filter(is_deadline, table.c):
+            still = " AND finished_at IS NULL" if column.name == "give_up_at" else ""
+            done = connection.execute(
+                text(
+                    f"UPDATE {table.name} SET {column.name} = {column.name} + {distance}"
+                    f" WHERE {column.name} IS NOT NULL{still}"
+                )
+            )
+            moved += done.rowcount
+    return moved
+
+
+def is_deadline(column: Column[Any]) -> bool:
+    """Whether a column holds a moment that somebody waits for."""
+    return column.name.startswith("next_") or column.name in ("claimed_until", "hold_until", "give_up_at")
 
 
 def void_all(connection: Connection, tables: Sequence[Table]) -> int:

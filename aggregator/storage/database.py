@@ -22,13 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.writer import OUT_OF_SERVICE_ERRORS, Writer
+from aggregator.storage.writer import patience as patience
 
 T = TypeVar("T")
 
 READERS: Final = 4
 """Threads that read SQLite beside its writer."""
 BUSY_TIMEOUT_MS: Final = 5_000
-"""How long SQLite waits for another process (a backup, a shell) before a write is refused."""
+"""How long SQLite waits for another process (a backup, a shell) where the writer does not wait for it."""
 _POSTGRES_TRIES: Final = 5
 _SERIALIZATION_FAILURES: Final = frozenset({"40001", "40P01"})
 _OUT_OF_SERVICE: Final = ("08", "28", "3D", "40", "53", "55P03", "57", "58", "25006", "XX")
@@ -49,7 +50,8 @@ class Database(Protocol):
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run one transaction; durable when it returns. `work` may run again after a conflict, so it must only
         touch the connection it is given. StorageUnavailable: nothing was written, unless the connection to
-        PostgreSQL was lost in the very COMMIT, of which nobody can know."""
+        PostgreSQL was lost in the very COMMIT, of which nobody can know. How long it waits for another process that
+        holds SQLite's lock is the caller's `patience`."""
         ...
 
     async def close(self) -> None: ...

@@ -198,7 +198,7 @@ _RULES: Final = (
         "a followed order has its next check",
         f"""
         SELECT 'order ' || o.number, o.state || ' and nothing is due' FROM orders o
-        WHERE o.state IN {_FOLLOWED} AND o.next_poll_at IS NULL AND NOT EXISTS (
+        WHERE o.state IN {_FOLLOWED} AND o.next_poll_at IS NULL AND o.role <> 'parent' AND NOT EXISTS (
           SELECT 1 FROM numbers n WHERE n.order_number = o.number AND n.next_check_at IS NOT NULL)
         """,
     ),
@@ -234,10 +234,47 @@ _RULES: Final = (
         " UNION ALL ".join(
             f"SELECT '{noun} ' || {key}, 'claimed for ever' FROM {noun}s"
             " WHERE claim_token IS NOT NULL AND claimed_until IS NULL"
-            for noun, key in (("order", "number"), ("attempt", "id"), ("number", "id"), ("refill", "number"))
+            for noun, key in (
+                ("order", "number"),
+                ("attempt", "id"),
+                ("number", "id"),
+                ("refill", "number"),
+                ("cancel", "number"),
+            )
         )
         + " UNION ALL SELECT 'delivery ' || id, 'claimed for ever' FROM deliveries"
         " WHERE claim_token IS NOT NULL AND claimed_until IS NULL",
+    ),
+    # --- cancels
+    _Rule(
+        "an order's cancel is what became of the newest wish",
+        """
+        SELECT 'order ' || o.number, coalesce(o.cancel_state, 'none') || ', the newest wish is '
+          || coalesce(c.state, 'missing')
+        FROM orders o LEFT JOIN cancels c ON c.number = (
+          SELECT max(l.number) FROM cancels l WHERE l.order_number = o.number)
+        WHERE o.role <> 'parent' AND coalesce(o.cancel_state, '') <>
+          CASE WHEN c.state = 'requested' THEN 'asked' ELSE coalesce(c.state, '') END
+        """,
+    ),
+    _Rule(
+        "only an order that was bought is canceled at a provider, at the one that has it",
+        """
+        SELECT 'cancel ' || c.number, 'of order ' || o.number || ' at ' || c.provider || ', the order is at '
+          || coalesce(o.provider, '-')
+        FROM cancels c JOIN orders o ON o.number = c.order_number
+        WHERE coalesce(o.provider, '') <> c.provider OR o.provider_order IS NULL
+        """,
+    ),
+    _Rule(
+        "a wish that the provider took or refused was told",
+        """
+        SELECT 'order ' || c.order_number, count(*) || ' wishes ended, told ' || (SELECT count(*) FROM events e
+          WHERE e.order_number = c.order_number AND e.type IN ('order.cancel_asked', 'order.cancel_refused'))
+        FROM cancels c WHERE c.state <> 'requested' GROUP BY c.order_number
+        HAVING count(*) <> (SELECT count(*) FROM events e
+          WHERE e.order_number = c.order_number AND e.type IN ('order.cancel_asked', 'order.cancel_refused'))
+        """,
     ),
     # --- refills, numbers and accounts
     _Rule(
@@ -338,6 +375,51 @@ _RULES: Final = (
         """
         SELECT 'order ' || c.number, 'of ' || c.owner || ', its parent ' || p.number || ' of ' || p.owner
         FROM orders c JOIN orders p ON p.id = c.parent WHERE p.number >= c.number OR p.owner <> c.owner
+        """,
+    ),
+    _Rule(
+        "runs belong to a parent, a remainder to an order that ended short, for no more than was missing",
+        """
+        SELECT 'order ' || c.number, c.role || ' of ' || c.quantity || ', its parent ' || p.number || ' is a ' || p.role
+          || ' of ' || p.quantity
+        FROM orders c JOIN orders p ON p.id = c.parent
+        WHERE (c.role = 'run') <> (p.role = 'parent') OR c.quantity > p.quantity OR c.service <> p.service
+           OR (c.role = 'remainder' AND NOT EXISTS (SELECT 1 FROM events e
+                 WHERE e.order_number = p.number AND e.type IN ('order.partial', 'order.canceled')))
+        """,
+    ),
+    _Rule(
+        "the runs of a parent are numbered from 1 without gap, and are a part of it together",
+        """
+        SELECT 'order ' || p.number, count(*) || ' runs, numbered ' || min(c.ordinal) || ' to ' || max(c.ordinal)
+          || ', of ' || sum(c.quantity) || ' pieces of ' || p.quantity
+        FROM orders p JOIN orders c ON c.parent = p.id AND c.role = 'run' GROUP BY p.number, p.quantity
+        HAVING min(c.ordinal) <> 1 OR max(c.ordinal) <> count(*) OR sum(c.quantity) > p.quantity
+        """,
+    ),
+    _Rule(
+        "a parent that goes on has a run to make or one that goes on",
+        """
+        SELECT 'order ' || p.number, p.state || ' and nothing is due' FROM orders p
+        WHERE p.role = 'parent' AND p.finished_at IS NULL AND p.next_run_at IS NULL AND p.next_sum_at IS NULL
+          AND NOT EXISTS (SELECT 1 FROM orders c LEFT JOIN orders r ON r.parent = c.id WHERE c.parent = p.id
+            AND (c.finished_at IS NULL OR c.next_remainder_at IS NOT NULL OR r.id IS NOT NULL))
+        """,
+    ),
+    _Rule(
+        "a parent that was not canceled ends when all its runs were made and ended",
+        """
+        SELECT 'order ' || p.number, p.state || ', ' || coalesce(sum(c.quantity), 0) || ' pieces of ' || p.quantity
+        FROM orders p LEFT JOIN orders c ON c.parent = p.id AND c.role = 'run'
+        WHERE p.role = 'parent' AND p.finished_at IS NOT NULL AND p.cancel_state IS NULL
+        GROUP BY p.number, p.state, p.quantity HAVING coalesce(sum(c.quantity), 0) <> p.quantity
+        """,
+    ),
+    _Rule(
+        "nothing is booked for a parent",
+        """
+        SELECT 'order ' || o.number, 'ledger ' || l.id FROM ledger l JOIN orders o ON o.number = l.order_number
+        WHERE o.role = 'parent'
         """,
     ),
 )

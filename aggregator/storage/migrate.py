@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.database import BUSY_TIMEOUT_MS, Database, SqliteDatabase
+from aggregator.storage.ownership import check_ours
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
@@ -51,8 +52,9 @@ def revision(connection: Connection) -> str | None:
 async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
     """Upgrade to the newest schema in one transaction: (version before, version now, backup made or None).
 
-    Raises NewerSchema for a database from the future.
+    Raises NewerSchema for a database from the future, NotOurDatabase for one of another program.
     """
+    await check_ours(database)
     scripts = ScriptDirectory.from_config(alembic_config())
     head = scripts.get_current_head() or ""
     if isinstance(database, SqliteDatabase):

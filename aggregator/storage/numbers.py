@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Connection, RowMapping, and_, insert, select, update
 
@@ -13,11 +12,9 @@ from aggregator.domain.errors import ClaimLost
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
 from aggregator.domain.numbers import Code, Number, NumberState
+from aggregator.domain.sizes import MAX_COUNTRY, MAX_PHONE
 from aggregator.storage import claims
 from aggregator.storage.tables import numbers
-
-_PHONE_LENGTH: Final = 64
-_COUNTRY_LENGTH: Final = 32
 
 
 def number_from(row: RowMapping, order: OrderId) -> Number:
@@ -54,8 +51,8 @@ def add(
                 "provider": provider,
                 "provider_order": provider_order,
                 # A purchase must be recorded, whatever stands where a phone should be.
-                "phone": phone[:_PHONE_LENGTH],
-                "country": country[:_COUNTRY_LENGTH],
+                "phone": phone[:MAX_PHONE],
+                "country": country[:MAX_COUNTRY],
                 "state": "waiting",
                 "codes": [],
                 "created_at": at,
@@ -111,7 +108,7 @@ def save(connection: Connection, number: Number, *, token: str, next_check_at: d
         update(numbers)
         .where(numbers.c.id == number.id, numbers.c.claim_token == token)
         .values(
-            phone=number.phone[:_PHONE_LENGTH],
+            phone=number.phone[:MAX_PHONE],
             state=str(number.state),
             codes=[
                 {"code": code.code, "text": code.text, "received_at": rfc3339(code.received_at)}

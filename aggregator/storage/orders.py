@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, insert, literal, or_, select, update
 
 from aggregator.domain.documents import Related
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
-from aggregator.domain.orders import FINAL, FOLLOWED, Order, OrderState
+from aggregator.domain.orders import FINAL, Order, OrderState, Role
+from aggregator.storage import cancels as cancel_store
 from aggregator.storage import claims, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
-from aggregator.storage.tables import numbers, orders
+from aggregator.storage.tables import TO_ROUTE, numbers, orders
+from aggregator.storage.types import Instant
 
 
 def money(units: int | None, currency: str | None) -> Money | None:
@@ -48,7 +50,9 @@ def order_from(row: RowMapping) -> Order:
         max_cost=money(row["max_cost_units"], row["max_cost_currency"]),
         pinned_provider=row["pinned_provider"],
         callback_url=row["callback_url"],
+        role=Role(row["role"]),
         parent=OrderId(row["parent"]) if row["parent"] else None,
+        ordinal=row["ordinal"],
         provider=row["provider"],
         provider_service=row["provider_service"],
         provider_order=row["provider_order"],
@@ -57,6 +61,10 @@ def order_from(row: RowMapping) -> Order:
         charge=money(row["charge_units"], row["charge_currency"]),
         start_count=row["start_count"],
         remains=row["remains"],
+        provider_children=tuple(row["provider_children"] or ()),
+        count=row["count"],
+        count_at=row["count_at"],
+        stuck_at=row["stuck_at"],
         cancel_state=row["cancel_state"],
         cancel_at=row["cancel_at"],
         error_type=row["error_type"],
@@ -88,6 +96,9 @@ def _columns(order: Order) -> dict[str, Any]:
         "charge_currency": currency(order.charge),
         "start_count": order.start_count,
         "remains": order.remains,
+        "provider_children": list(order.provider_children) or None,
+        "count": order.count,
+        "count_at": order.count_at,
         "cancel_state": order.cancel_state,
         "cancel_at": order.cancel_at,
         "error_type": order.error_type,
@@ -117,11 +128,14 @@ def add(connection: Connection, order: Order, drafts: Sequence[Draft], *, give_u
         "max_cost_currency": order.max_cost.currency if order.max_cost else None,
         "pinned_provider": order.pinned_provider,
         "callback_url": order.callback_url,
+        "role": str(order.role),
         "parent": order.parent,
+        "ordinal": order.ordinal,
         "created_at": order.created_at,
         "sequence": len(drafts),
         "version": 1,
-        "next_route_at": order.created_at,
+        "next_route_at": None if order.role is Role.PARENT else order.created_at,
+        "next_run_at": order.created_at if order.role is Role.PARENT else None,
         "give_up_at": give_up_at,
         **_columns(order),
     }
@@ -170,10 +184,32 @@ def related_of(connection: Connection, group: Sequence[Order]) -> dict[OrderId, 
     topped = refill_store.of_orders(
         connection, {o.number: o.id for o in group if o.state in FINAL and o.provider_order}
     )
+    made = _children(connection, [o.id for o in group if may_have_children(o)])
+    said = cancel_store.details(connection, [o.number for o in group if o.cancel_state is not None])
     return {
-        order_id: Related(numbers=rented.get(order_id, ()), refills=topped.get(order_id, ()))
-        for order_id in by_number.values()
+        order_id: Related(
+            numbers=rented.get(order_id, ()),
+            refills=topped.get(order_id, ()),
+            children=made.get(order_id, ()),
+            cancel_detail=said.get(number),
+        )
+        for number, order_id in by_number.items()
     }
+
+
+def may_have_children(order: Order) -> bool:
+    """Parents have runs; what ended with pieces missing may have a remainder. Others are not looked up."""
+    return order.role is Role.PARENT or (order.state in FINAL and order.provider_order is not None)
+
+
+def _children(connection: Connection, parents: Sequence[OrderId]) -> dict[OrderId, list[OrderId]]:
+    if not parents:
+        return {}
+    query = select(orders.c.parent, orders.c.id).where(orders.c.parent.in_(parents)).order_by(orders.c.number)
+    found: dict[OrderId, list[OrderId]] = {}
+    for parent, child in connection.execute(query):
+        found.setdefault(OrderId(parent), []).append(OrderId(child))
+    return found
 
 
 def save(
@@ -189,6 +225,10 @@ def save(
     `columns` are due times and claims of the stage that saves.
     """
     stored = replace(after, sequence=before.sequence + len(drafts), version=before.version + 1)
+    if (due := columns.get("next_refill_at")) is not None:
+        # What is planned for later waits for a cooldown, or for the time that the provider named.
+        later = orders.c.next_refill_at > due
+        columns["next_refill_at"] = case((later, orders.c.next_refill_at), else_=literal(due, Instant()))
     result = connection.execute(
         update(orders)
         .where(orders.c.number == before.number, orders.c.version == before.version)
@@ -196,9 +236,23 @@ def save(
     )
     if result.rowcount != 1:
         raise ClaimLost(f"order {before.number}")
+    if before.parent is not None:
+        _tell_parent(connection, before.parent, at)
     if drafts:
         outbox.append(connection, replace(stored, sequence=before.sequence), related(connection, stored), drafts, at)
     return stored
+
+
+def _tell_parent(connection: Connection, parent: OrderId, at: datetime) -> None:
+    """The figures of whoever's run this is, or of whose run it is the rest, are to be added up anew."""
+    above: str | None = parent
+    while above is not None:
+        done = connection.execute(
+            update(orders).where(orders.c.id == above, orders.c.role == "parent").values(next_sum_at=at)
+        )
+        if done.rowcount:
+            return
+        above = connection.execute(select(orders.c.parent).where(orders.c.id == above)).scalar()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +264,9 @@ class Filters:
     service: str | None = None
     provider: str | None = None
     reference: str | None = None
+    parent: str | None = None
     since: datetime | None = None
+    stuck: bool | None = None
 
 
 def page(connection: Connection, filters: Filters, *, before: int | None, limit: int) -> list[Order]:
@@ -222,11 +278,14 @@ def page(connection: Connection, filters: Filters, *, before: int | None, limit:
         (orders.c.service, filters.service),
         (orders.c.provider, filters.provider),
         (orders.c.reference, filters.reference),
+        (orders.c.parent, filters.parent),
     ):
         if value is not None:
             query = query.where(column == value)
     if filters.since is not None:
         query = query.where(orders.c.created_at >= filters.since)
+    if filters.stuck is not None:
+        query = query.where(orders.c.stuck_at.is_not(None) if filters.stuck else orders.c.stuck_at.is_(None))
     if before is not None:
         query = query.where(orders.c.number < before)
     return [order_from(row) for row in connection.execute(query).mappings()]
@@ -246,7 +305,7 @@ def claim_unrouted(connection: Connection, now: datetime, *, limit: int, lease_s
         connection,
         orders,
         orders.c.number,
-        where=and_(orders.c.state == "accepted", orders.c.next_route_at <= now),
+        where=and_(TO_ROUTE, orders.c.next_route_at <= now),
         order_by=(orders.c.next_route_at, orders.c.number),
         limit=limit,
         now=now,
@@ -311,6 +370,12 @@ def set_refill_due(connection: Connection, number: int, due: datetime | None) ->
     connection.execute(update(orders).where(orders.c.number == number).values(next_refill_at=due))
 
 
+def refill_due(connection: Connection, number: int) -> datetime | None:
+    """When a refill of the order is thought of next."""
+    due: datetime | None = connection.execute(select(orders.c.next_refill_at).where(orders.c.number == number)).scalar()
+    return due
+
+
 def counts(connection: Connection) -> dict[str, int]:
     """Orders not finished, by state; for metrics and the CLI."""
     open_states = [str(state) for state in OrderState if state not in FINAL]
@@ -320,28 +385,53 @@ def counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def open_at(connection: Connection, provider: str) -> int:
-    """Bought orders of a provider that are still followed."""
-    states = [str(state) for state in FOLLOWED]
-    query = select(func.count()).where(orders.c.provider == provider, orders.c.state.in_(states))
-    return connection.execute(query).scalar_one()
-
-
-def same_link_open(connection: Connection, order: Order) -> bool:
-    """Whether another unfinished order, or one bought later, works on the same link and service."""
+def other_on_link(connection: Connection, order: Order, since: datetime) -> bool:
+    """Whether another order was bought for the same link and still worked on it after `since`: then nobody can tell
+    whose pieces are gone."""
     if order.link is None:
         return False
     query = (
         select(orders.c.number)
         .where(
             orders.c.link == order.link,
-            orders.c.service == order.service,
             orders.c.number != order.number,
-            or_(
-                orders.c.finished_at.is_(None),
-                and_(orders.c.number > order.number, orders.c.provider_order.is_not(None)),
-            ),
+            # One that perhaps was bought may work there just as well.
+            or_(orders.c.provider_order.is_not(None), orders.c.state.in_(["placing", "unclear"])),
+            or_(orders.c.finished_at.is_(None), orders.c.finished_at > since),
         )
         .limit(1)
     )
     return connection.execute(query).first() is not None
+
+
+def due_counts(connection: Connection, now: datetime) -> bool:
+    """Whether the count of some order is to be asked for now."""
+    query = select(orders.c.number).where(orders.c.next_count_at <= now).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def take_due_counts(connection: Connection, now: datetime, until: datetime, *, limit: int) -> list[Order]:
+    """Orders whose count at the link is to be asked for now; they are due again at `until` if nobody says otherwise."""
+    numbers_due = select(orders.c.number).where(orders.c.next_count_at <= now).order_by(orders.c.next_count_at)
+    keys = [row[0] for row in connection.execute(numbers_due.limit(limit))]
+    if not keys:
+        return []
+    connection.execute(update(orders).where(orders.c.number.in_(keys)).values(next_count_at=until))
+    rows = connection.execute(select(orders).where(orders.c.number.in_(keys)).order_by(orders.c.number))
+    return [order_from(row) for row in rows.mappings()]
+
+
+def set_count_due(connection: Connection, number: int, due: datetime | None) -> None:
+    connection.execute(update(orders).where(orders.c.number == number).values(next_count_at=due))
+
+
+def polls_of(connection: Connection, number: int) -> int:
+    """How often an order was polled."""
+    return int(connection.execute(select(orders.c.polls).where(orders.c.number == number)).scalar_one())
+
+
+def placed_at(connection: Connection, number: int) -> datetime:
+    """When an order was bought, or made where nobody knows."""
+    row = connection.execute(select(orders.c.placed_at, orders.c.created_at).where(orders.c.number == number)).one()
+    found: datetime = row[0] or row[1]
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, case, func, select, update
@@ -42,14 +42,26 @@ class Next:
     stuck_at: datetime | None
 
 
+_GOING_ON: Final = orders.c.finished_at.is_(None)
+_OVER: Final = orders.c.finished_at.is_not(None)
+YIELDS: Final = timedelta(hours=1)
+"""So long an order that is over lets those pass that go on; then it is due like one of them, in a part of a batch."""
+_PART: Final = 10
+"""What orders that are over get of a batch when others would fill it: one part of so many."""
+
+
 def _due(provider: str, now: datetime) -> ColumnElement[bool]:
     return and_(orders.c.provider == provider, orders.c.next_poll_at <= now, claims.unclaimed(orders, now))
 
 
 def due(connection: Connection, provider: str, now: datetime, *, limit: int) -> int:
     """How many orders of a provider are due for a status call, counted up to `limit`."""
-    some = select(orders.c.number).where(_due(provider, now)).limit(limit).subquery()
-    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+    found = 0
+    for part in (_GOING_ON, _OVER):  # each has its index; both together would have none
+        if found < limit:
+            some = select(orders.c.number).where(_due(provider, now), part).limit(limit - found).subquery()
+            found += int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+    return found
 
 
 def claim(
@@ -75,18 +87,25 @@ def claim(
 
 def _numbers(connection: Connection, provider: str, now: datetime, limit: int) -> list[int]:
     is_due = _due(provider, now)
-    going_on, over = orders.c.finished_at.is_(None), orders.c.finished_at.is_not(None)
     together = orders.c.alone_since.is_(None)
-    lone = _first(connection, and_(is_due, orders.c.alone_since.is_not(None)), 1)
-    found = _first(connection, and_(is_due, going_on, together), limit)
+    late = and_(_due(provider, now - YIELDS), claims.unclaimed(orders, now))
+    alone = orders.c.alone_since.is_not(None)
+    found = _first(connection, and_(is_due, _GOING_ON, together), limit)
+    lone = _first(connection, and_(is_due, _GOING_ON, alone), 1)
     if lone and (not found or lone[0][1] <= found[0][1]):
         return [lone[0][0]]
+    lone = _first(connection, and_(is_due, _OVER, alone), 1)
+    if lone and (not found or lone[0][1] + YIELDS <= found[0][1]):
+        return [lone[0][0]]
     numbers = [number for number, _ in found]
-    if len(numbers) < limit:
-        numbers += [n for n, _ in _first(connection, and_(is_due, over, together), limit - len(numbers))]
+    if len(numbers) == limit and (part := limit // _PART):
+        waiting = [n for n, _ in _first(connection, and_(late, _OVER, together), part)]
+        numbers = numbers[: limit - len(waiting)] + waiting
+    elif len(numbers) < limit:
+        numbers += [n for n, _ in _first(connection, and_(is_due, _OVER, together), limit - len(numbers))]
     if numbers and len(numbers) < limit:
         later = and_(orders.c.provider == provider, orders.c.next_poll_at > now, claims.unclaimed(orders, now))
-        coming = and_(later, going_on, together)
+        coming = and_(later, _GOING_ON, together)
         numbers += [n for n, _ in _first(connection, coming, limit - len(numbers))]
     return numbers
 

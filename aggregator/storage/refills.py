@@ -11,7 +11,7 @@ from sqlalchemy import Connection, RowMapping, and_, insert, or_, select, update
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
 from aggregator.storage import claims
-from aggregator.storage.tables import refills
+from aggregator.storage.tables import REFILL_ASKED, refills
 
 _MAY_BE_CALLED: Final = or_(refills.c.state != "requested", refills.c.sent_at.is_(None))
 """One that was sent and not settled is left to reconciliation, whoever's claim on it ran out."""
@@ -114,7 +114,7 @@ def interrupted(connection: Connection, now: datetime, retry_at: datetime) -> in
     """Refills whose sender is gone are unclear; they are not asked for again before `retry_at`."""
     result = connection.execute(
         update(refills)
-        .where(refills.c.state == "requested", refills.c.sent_at.is_not(None), claims.unclaimed(refills, now))
+        .where(REFILL_ASKED, refills.c.sent_at.is_not(None), claims.unclaimed(refills, now))
         .values(
             state="unclear",
             outcome="interrupted",

@@ -16,12 +16,16 @@ _UNFINISHED = sorted(str(state) for state in UNFINISHED)
 
 
 def open_orders(connection: Connection, owner: str, most: int) -> int:
-    """A caller's unfinished orders, counted up to `most`."""
+    """A caller's unfinished orders, counted up to `most`; what we made for them ourselves is no order of theirs."""
     some = (
         select(orders.c.number)
         # An expression instead of the column keeps both planners from walking all that the owner ever ordered: the
         # index on the state leads to unfinished orders alone.
-        .where(orders.c.state.in_(_UNFINISHED), orders.c.owner.concat("") == owner)
+        .where(
+            orders.c.state.in_(_UNFINISHED),
+            orders.c.owner.concat("") == owner,
+            orders.c.role.in_(["order", "parent"]),
+        )
         .limit(most)
         .subquery()
     )
@@ -32,7 +36,7 @@ def open_by_provider(connection: Connection) -> dict[str, int]:
     """Orders being bought or followed, by provider."""
     query = (
         select(orders.c.provider, func.count())
-        .where(orders.c.state.in_(_UNFINISHED), orders.c.provider.is_not(None))
+        .where(orders.c.finished_at.is_(None), orders.c.provider.is_not(None))
         .group_by(orders.c.provider)
     )
     return {row[0]: row[1] for row in connection.execute(query)}

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -23,11 +24,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 
 from aggregator.domain.numbers import NumberState
-from aggregator.domain.orders import OrderState
+from aggregator.domain.orders import OrderState, Role
 from aggregator.storage.types import Instant, JsonText
 
 metadata: Final = MetaData(
@@ -62,6 +64,10 @@ ATTEMPT_STATES: Final = (
     "dropped",  # was planned; its order ended or the plan went stale before anything was sent
 )
 LIVE_ATTEMPT: Final = "state IN ('planned', 'placing', 'placed', 'unclear')"
+ORDER_ROLES: Final = tuple(str(role) for role in Role)
+CANCEL_STATES: Final = ("requested", "unclear", "asked", "refused")
+WORK_ATTEMPT: Final = "state IN ('planned', 'placing', 'unclear')"
+CLAIM: Final = "claim_token IS NOT NULL"
 REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
 OPEN_REFILL: Final = "state IN ('requested', 'unclear', 'pending', 'in_progress')"
 DELIVERY_STATES: Final = ("pending", "delivered", "parked")
@@ -213,7 +219,9 @@ orders = Table(
     Column("max_cost_currency", String(8)),
     Column("pinned_provider", String(100)),
     Column("callback_url", Text),
+    Column("role", String(10), nullable=False, server_default="order"),
     Column("parent", ForeignKey("orders.id")),
+    Column("ordinal", Integer),
     Column("provider", String(100)),
     Column("provider_service", String(128)),
     Column("provider_order", String(128)),
@@ -224,6 +232,7 @@ orders = Table(
     Column("charge_currency", String(8)),
     Column("start_count", BigInteger),
     Column("remains", BigInteger),
+    Column("provider_children", JsonText),
     Column("cancel_state", String(16)),
     Column("cancel_at", Instant),
     Column("error_type", String(64)),
@@ -247,18 +256,39 @@ orders = Table(
     Column("count", BigInteger),
     Column("count_at", Instant),
     Column("next_count_at", Instant),
+    # Of a parent: when its next run is made, and when its figures are added up anew.
+    Column("next_run_at", Instant),
+    Column("next_sum_at", Instant),
+    # Of an order that its provider did not finish: when its refund is looked for again, to buy the rest elsewhere.
+    Column("next_remainder_at", Instant),
     *claim_columns(),
     CheckConstraint(one_of("state", ORDER_STATES), name="state"),
     CheckConstraint(one_of("kind", ("smm", "product", "sms")), name="kind"),
     CheckConstraint("quantity > 0", name="quantity"),
     CheckConstraint("sequence >= 1", name="sequence"),
-    CheckConstraint("(state = 'accepted') = (next_route_at IS NOT NULL)", name="routed_while_accepted"),
+    CheckConstraint(one_of("role", ORDER_ROLES), name="role"),
     CheckConstraint(
-        "state NOT IN ('pending', 'processing', 'in_progress') OR provider_order IS NOT NULL", name="followed_has_id"
+        "(state = 'accepted' AND role <> 'parent') = (next_route_at IS NOT NULL)", name="routed_while_accepted"
     ),
     CheckConstraint(
-        "state NOT IN ('placing', 'unclear', 'pending', 'processing', 'in_progress') OR attempt IS NOT NULL",
+        "state NOT IN ('pending', 'processing', 'in_progress') OR provider_order IS NOT NULL OR role = 'parent'",
+        name="followed_has_id",
+    ),
+    CheckConstraint(
+        "state NOT IN ('placing', 'unclear', 'pending', 'processing', 'in_progress') OR attempt IS NOT NULL"
+        " OR role = 'parent'",
         name="live_has_attempt",
+    ),
+    CheckConstraint(
+        "role <> 'parent' OR (attempt IS NULL AND provider IS NULL AND provider_order IS NULL"
+        " AND next_poll_at IS NULL AND next_remainder_at IS NULL)",
+        name="parent_buys_nothing",
+    ),
+    CheckConstraint("role = 'parent' OR (next_run_at IS NULL AND next_sum_at IS NULL)", name="only_parents_run"),
+    CheckConstraint("next_run_at IS NULL OR finished_at IS NULL", name="runs_while_open"),
+    CheckConstraint(
+        "(role IN ('run', 'remainder')) = (parent IS NOT NULL) AND (parent IS NULL) = (ordinal IS NULL)",
+        name="child_has_parent",
     ),
     CheckConstraint(
         "(finished_at IS NOT NULL) = (state IN ('completed', 'partial', 'canceled', 'failed'))", name="end"
@@ -277,17 +307,25 @@ orders = Table(
         "ix_orders_alone", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND alone_since IS NOT NULL"
     ),
     partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
+    # Links are longer than a B-tree of PostgreSQL takes.
+    Index("ix_orders_link", "link", postgresql_using="hash"),
     partial_index("ix_orders_count", "next_count_at", where="next_count_at IS NOT NULL"),
     partial_index("ix_orders_stuck", "stuck_at", where="stuck_at IS NOT NULL"),
     partial_index("ix_orders_unclear", "number", where="state IN ('placing', 'unclear')"),
     Index("ix_orders_owner", "owner", "number"),
     Index("ix_orders_created", "created_at"),
+    partial_index("ix_orders_open", "provider", where="finished_at IS NULL"),
+    partial_index("ix_orders_claim", "claimed_until", where=CLAIM),
     partial_index("ix_orders_owner_open", "owner", where="finished_at IS NULL"),
     Index("ix_orders_state", "state", "number"),
     Index("ix_orders_service", "service", "number"),
     partial_index("ix_orders_reference", "reference", where="reference IS NOT NULL"),
     Index("ix_orders_provider_order", "provider", "provider_order"),
-    partial_index("ix_orders_parent", "parent", where="parent IS NOT NULL"),
+    # Each run of a parent is made once, and one remainder of an order at most.
+    partial_index("uq_orders_child", "parent", "role", "ordinal", where="parent IS NOT NULL", unique=True),
+    partial_index("ix_orders_run", "next_run_at", where="next_run_at IS NOT NULL"),
+    partial_index("ix_orders_sum", "next_sum_at", where="next_sum_at IS NOT NULL"),
+    partial_index("ix_orders_remainder", "next_remainder_at", where="next_remainder_at IS NOT NULL"),
     sqlite_autoincrement=True,
 )
 
@@ -328,7 +366,9 @@ attempts = Table(
     CheckConstraint("state <> 'placed' OR provider_order IS NOT NULL", name="placed_has_id"),
     # Invariant 2 of the design: an order has at most one live purchase.
     partial_index("uq_attempts_live", "order_number", where=LIVE_ATTEMPT, unique=True),
-    partial_index("ix_attempts_work", "provider", "order_number", where="state IN ('planned', 'placing', 'unclear')"),
+    partial_index("ix_attempts_work", "provider", "order_number", where=WORK_ATTEMPT),
+    partial_index("ix_attempts_sent", "provider", "sent_at", where="sent_at IS NOT NULL"),
+    partial_index("ix_attempts_claim", "claimed_until", where=CLAIM),
 )
 
 numbers = Table(
@@ -353,6 +393,7 @@ numbers = Table(
     Index("ix_numbers_provider_order", "provider", "provider_order"),
     Index("ix_numbers_order_number", "order_number"),
     partial_index("ix_numbers_check", "provider", "next_check_at", where="next_check_at IS NOT NULL"),
+    partial_index("ix_numbers_claim", "claimed_until", where=CLAIM),
     sqlite_autoincrement=True,
 )
 
@@ -389,6 +430,40 @@ refills = Table(
     Index("ix_refills_order_number", "order_number"),
     partial_index("uq_refills_open", "order_number", where=OPEN_REFILL, unique=True),
     partial_index("ix_refills_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL"),
+    partial_index("ix_refills_asked", "sent_at", where="state = 'requested'"),
+    partial_index("ix_refills_claim", "claimed_until", where=CLAIM),
+    sqlite_autoincrement=True,
+)
+
+cancels = Table(
+    "cancels",
+    metadata,
+    Column("number", BigKey, primary_key=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("order_number", ForeignKey("orders.number"), nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(32)),
+    Column("detail", Text),
+    Column("exchange", JsonText),
+    Column("requested_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("finished_at", Instant),
+    Column("next_at", Instant),
+    # How often the order had been polled when nobody knew how this ended: whether its status was looked at since.
+    Column("polls", Integer, nullable=False, server_default="0"),
+    *claim_columns(),
+    CheckConstraint(one_of("state", CANCEL_STATES), name="state"),
+    CheckConstraint(
+        "state <> 'requested' OR (finished_at IS NULL AND next_at IS NOT NULL)", name="due_while_requested"
+    ),
+    CheckConstraint("state NOT IN ('asked', 'refused') OR finished_at IS NOT NULL", name="end"),
+    CheckConstraint("state NOT IN ('unclear', 'asked') OR sent_at IS NOT NULL", name="sent"),
+    Index("ix_cancels_order_number", "order_number"),
+    partial_index("uq_cancels_open", "order_number", where="finished_at IS NULL", unique=True),
+    partial_index("ix_cancels_due", "provider", "next_at", where="next_at IS NOT NULL"),
+    partial_index("ix_cancels_asked", "sent_at", where="state = 'requested'"),
+    partial_index("ix_cancels_claim", "claimed_until", where=CLAIM),
     sqlite_autoincrement=True,
 )
 
@@ -431,6 +506,7 @@ deliveries = Table(
     CheckConstraint(one_of("state", DELIVERY_STATES), name="state"),
     CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="due_while_pending"),
     partial_index("ix_deliveries_due", "endpoint", "next_at", where="state = 'pending'"),
+    partial_index("ix_deliveries_claim", "claimed_until", where=CLAIM),
     partial_index("ix_deliveries_lane", "endpoint", "lane", "id", where="state = 'pending'"),
     sqlite_autoincrement=True,
 )
@@ -472,5 +548,11 @@ sequences = Table(
     Column("value", BigInteger, nullable=False),
 )
 
-CLAIMED: Final = (orders, attempts, numbers, refills, deliveries)
+CLAIMED: Final = (orders, attempts, numbers, refills, cancels, deliveries)
 """The tables whose rows are claimed."""
+
+# SQLite takes a partial index only where the query says its condition to the letter; a bound value proves nothing.
+AT_WORK: Final[ColumnElement[bool]] = literal_column("attempts.state IN ('planned', 'placing', 'unclear')")
+TO_ROUTE: Final[ColumnElement[bool]] = literal_column("orders.state = 'accepted'")
+REFILL_ASKED: Final[ColumnElement[bool]] = literal_column("refills.state = 'requested'")
+CANCEL_ASKED: Final[ColumnElement[bool]] = literal_column("cancels.state = 'requested'")

@@ -1,19 +1,24 @@
 """The one writer of a SQLite file: a thread that groups what is waiting into one durable commit.
 
 A transaction crosses into the thread once, not once per statement. It never answers before the COMMIT returned, and
-one failing transaction of a group never hurts its neighbours.
+one failing transaction of a group never hurts its neighbours: where its failure took the whole group back, everybody is
+written once more, alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import DBAPIError
 
 from aggregator.domain.errors import StorageUnavailable
@@ -28,6 +33,29 @@ MAX_GROUP: Final = 256
 """Transactions per commit: enough that one fsync serves everybody who waits, few enough to answer soon."""
 MAX_WAITING: Final = 10_000
 """Beyond this the writer is not keeping up, and more waiting would only grow memory."""
+USUAL_PATIENCE_S: Final = 5.0
+"""How long a transaction waits for another process (a backup, a shell) that holds the file's lock."""
+_LOOK_EVERY_MS: Final = 100
+"""How often it is looked whether somebody's patience is over while another process holds the lock."""
+_REMEDIES: Final = {
+    sqlite3.SQLITE_BUSY: " by another process (a backup, a shell?); end it",
+    sqlite3.SQLITE_FULL: "; make room on its disk",
+    sqlite3.SQLITE_IOERR: "; is its disk full or broken?",
+    sqlite3.SQLITE_READONLY: "; mend the owner or mode of its file and folder, or the mount",
+}
+"""What a person can do about it, by SQLite's primary error code."""
+
+_patience_s: ContextVar[float] = ContextVar("patience_s", default=USUAL_PATIENCE_S)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Writes made inside wait only so long for a lock of another process: somebody waits for their answer."""
+    token = _patience_s.set(seconds)
+    try:
+        yield
+    finally:
+        _patience_s.reset(token)
 
 
 @dataclass(slots=True)
@@ -35,6 +63,8 @@ class _Job:
     work: Callable[[Connection], Any]
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    until: float
+    """When its patience with another process is over; monotonic."""
     result: Any = None
     error: BaseException | None = None
 
@@ -47,6 +77,7 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._closed = False
+        self._last = False
         # Between a look at `_closed` and the put, `close` must not slip in: nobody would ever answer that job.
         self._door = threading.Lock()
         self.commits = 0
@@ -68,7 +99,7 @@ class Writer:
                 raise StorageUnavailable("the database is closed")
             if self._jobs.qsize() >= MAX_WAITING:
                 raise StorageUnavailable("the database does not keep up with the writes")
-            self._jobs.put(_Job(work, future, loop))
+            self._jobs.put(_Job(work, future, loop, monotonic() + _patience_s.get()))
         return await future
 
     def close(self) -> None:
@@ -80,40 +111,80 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        while not self._last:
             job = self._jobs.get()
             if job is None:
                 return
-            group, last = self._gather(job)
+            group = [job]
+            self._gather(group)
             self._write(group)
             self._answer(group)
-            if last:
-                return
 
-    def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
-        group = [first]
-        while len(group) < MAX_GROUP:
+    def _gather(self, group: list[_Job]) -> None:
+        """Add whoever waits by now, as far as the group has room."""
+        while len(group) < MAX_GROUP and not self._last:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                break
+                return
             if job is None:
-                return group, True
-            group.append(job)
-        return group, False
+                self._last = True
+            else:
+                group.append(job)
 
     def _write(self, group: list[_Job]) -> None:
+        if not self._commit(group) and len(group) > 1:
+            # The transaction did not commit, so nothing that any of them did remains; and whose fault it was is seen
+            # when each has a transaction of its own.
+            for job in group:
+                job.result = job.error = None
+                self._commit([job])
+
+    def _commit(self, group: list[_Job]) -> bool:
+        """Write the group by one commit; whether it came about. Those who were answered meanwhile leave the group."""
+        began = False
         try:
             with self._engine.connect() as connection:
-                with connection.begin():
+                with self._begin(connection, group):
+                    began = True
                     for job in group:
                         self._step(connection, job)
                 self.commits += 1
         except Exception as exc:
-            # The transaction did not commit, so nothing that any of them did remains.
             for job in group:
                 job.error = job.error or _translate(exc)
                 job.result = None
+            # One that never began is nobody's fault: it would not begin for each of them alone, either.
+            return not began
+        return True
+
+    def _begin(self, connection: Connection, group: list[_Job]) -> RootTransaction:
+        """Begin as soon as no other process holds the lock; raises when nobody of the group waits for it any more."""
+        raw: Any = connection.connection.dbapi_connection
+        (usual_ms,) = raw.execute("PRAGMA busy_timeout").fetchone()
+        raw.execute(f"PRAGMA busy_timeout={min(usual_ms, _LOOK_EVERY_MS)}")
+        try:
+            while True:
+                try:
+                    return connection.begin()
+                except DBAPIError as exc:
+                    if not _is_locked(exc):
+                        raise
+                    self._give_up(group, exc)
+                    self._gather(group)
+                    if not group:
+                        raise
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={usual_ms}")
+
+    def _give_up(self, group: list[_Job], exc: DBAPIError) -> None:
+        """Answer those who will not wait any longer for another process."""
+        now = monotonic()
+        over = [job for job in group if job.until <= now]
+        group[:] = [job for job in group if job.until > now]
+        for job in over:
+            job.error = _translate(exc)
+        self._answer(over)
 
     def _step(self, connection: Connection, job: _Job) -> None:
         connection.exec_driver_sql("SAVEPOINT job")
@@ -149,6 +220,10 @@ def _resolve(jobs: list[_Job]) -> None:
             job.future.set_result(job.result)
 
 
+def _is_locked(exc: DBAPIError) -> bool:
+    return isinstance(exc.orig, sqlite3.OperationalError) and exc.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _translate(exc: BaseException) -> BaseException:
     """Driver errors that mean "the database cannot write now" become StorageUnavailable; the rest stays itself."""
     if isinstance(exc, StorageUnavailable):
@@ -158,8 +233,10 @@ def _translate(exc: BaseException) -> BaseException:
         stopped = RuntimeError("the transaction raised StopIteration")
         stopped.__cause__ = exc
         return stopped
-    if isinstance(exc, DBAPIError) and type(exc.orig).__name__ in OUT_OF_SERVICE_ERRORS:
-        unavailable = StorageUnavailable(f"the database cannot be written: {exc.orig}")
+    driver = exc.orig if isinstance(exc, DBAPIError) else exc
+    if isinstance(driver, sqlite3.Error) and type(driver).__name__ in OUT_OF_SERVICE_ERRORS:
+        remedy = _REMEDIES.get(getattr(driver, "sqlite_errorcode", 0) & 0xFF, "")
+        unavailable = StorageUnavailable(f"the database cannot be written: {driver}{remedy}")
         unavailable.__cause__ = exc
         return unavailable
     return exc

@@ -8,13 +8,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from aggregator.domain.orders import Order
-from aggregator.flow import canceling, reconcile, refilling
+from aggregator.flow import canceling, counting, reconcile, refilling
 from aggregator.flow.base import House
 from aggregator.storage.database import Connection
 from aggregator.web.api_orders import own_order
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
-from aggregator.web.models import EmptyRequest, ResolveRequest, read, read_optional
+from aggregator.web.models import CountRequest, EmptyRequest, ResolveRequest, read, read_optional
 from aggregator.web.once import once
 from aggregator.web.problems import invalid
 from aggregator.web.rendering import Answer, dumps, full_order
@@ -50,6 +50,19 @@ async def refill(request: web.Request, caller: Caller) -> web.Response:
     async def work(recording: House) -> None:
         read_optional(EmptyRequest, body)
         await refilling.request_by_hand(recording, await own_order(recording, request, caller))
+
+    return await once(request, house, caller.name, body, work, _accepted)
+
+
+async def count(request: web.Request, caller: Caller) -> web.Response:
+    """`POST …/count`: what the caller sees at the link of a completed order now; 409 where that can mean nothing."""
+    house = services_of(request).house
+    body = await read_body(request)
+
+    async def work(recording: House) -> None:
+        said = read(CountRequest, body)
+        order = await own_order(recording, request, caller)
+        await counting.take_count(recording, order, said.count, by=caller.name)
 
     return await once(request, house, caller.name, body, work, _accepted)
 

@@ -60,7 +60,7 @@ async def own_order(house: House, request: web.Request, caller: Caller) -> Order
 
 async def list_orders(request: web.Request, caller: Caller) -> web.Response:
     """`GET /v1/orders`: newest first. A cursor is a number to go on below, so new orders move no page."""
-    query = Query(request, "state", "service", "provider", "reference", "since", paged=True)
+    query = Query(request, "state", "service", "provider", "reference", "parent", "since", "stuck", paged=True)
     state = query.choice("state", OrderState)
     filters = order_store.Filters(
         owner=caller.sees,
@@ -68,7 +68,9 @@ async def list_orders(request: web.Request, caller: Caller) -> web.Response:
         service=query.text("service"),
         provider=query.text("provider"),
         reference=query.text("reference"),
+        parent=query.text("parent"),
         since=query.instant("since"),
+        stuck=query.flag("stuck"),
     )
     before, limit = query.cursor, query.limit
 

@@ -1,4 +1,4 @@
-"""Providers as the operator sees them: health, balance, catalogue, ledger; and sync, pause and resume.
+"""Providers as the operator sees them: health, balance, catalogue, ledger; and sync, pause, resume and release.
 
 Reads what the stages stored. Only `sync` waits for a provider, because that is what was asked for.
 """
@@ -14,15 +14,20 @@ from aiohttp import web
 from aggregator.config import Settings
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.domain.money import Money
+from aggregator.domain.sync import BELIEVED_AFTER, Believed
 from aggregator.flow import readings
 from aggregator.flow.base import House
+from aggregator.flow.catalogue_sync import release_catalogue, release_rows
 from aggregator.log import get_logger
-from aggregator.storage import catalogue, reports
+from aggregator.providers.gateway import Gateway
+from aggregator.storage import catalogue, reports, unknown_words
 from aggregator.storage.database import Connection, RowMapping
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
-from aggregator.web.models import EmptyRequest, read_optional
+from aggregator.web.models import EmptyRequest, ReleaseRequest, read, read_optional
 from aggregator.web.once import once
+from aggregator.web.problems import invalid
 from aggregator.web.query import Query
 from aggregator.web.rendering import Answer, dumps, json_response, listing, money_of, times
 from aggregator.web.services import services_of
@@ -51,13 +56,16 @@ def _document(
         capabilities["kinds"] = sorted(gateway.capabilities.kinds)
         capabilities["batched_status"] = gateway.batches
     down = house.health.down_reason(name) if settings is not None else None
+    standing = house.health.standing(name, row, enabled=settings is not None and settings.enabled)
     return {
         "name": name,
         "configured": settings is not None,
         "dialect": settings.dialect if settings is not None else None,
         "enabled": settings.enabled if settings is not None else False,
         "paused": bool(row["paused"]) if row is not None else False,
-        "up": down is None,
+        "state": standing.condition,
+        "up": standing.up,
+        "reason": standing.reason,
         "breaker": {
             "open": down is not None,
             "reason": down,
@@ -76,7 +84,33 @@ def _document(
         },
         "ledger": readings.describe(connection, name, house.clock.now()),
         "capabilities": capabilities,
+        "status_calls": _status_calls(gateway, row, open_orders) if gateway is not None else None,
+        "unknown_words": [_word(word) for word in unknown_words.of_provider(connection, name)],
         "open_orders": open_orders,
+    }
+
+
+def _status_calls(gateway: Gateway, row: RowMapping | None, open_orders: int) -> dict[str, object]:
+    """How statuses are asked for, as was found out or as the config says, and what asking for every open order once
+    takes at the allowed rate; `sweep_s` null: no rate is set."""
+    batch, rate = gateway.batch, gateway.settings.requests_per_second
+    calls = -(-open_orders // gateway.status_batch)
+    return {
+        "form": batch.form,
+        "limit": gateway.status_batch,
+        "found_out_at": _time(row, "batch_at"),
+        "configured": gateway.settings.status_batch,
+        "sweep_calls": calls,
+        "sweep_s": round(calls / float(rate), 1) if rate else None,
+    }
+
+
+def _word(row: RowMapping) -> dict[str, object]:
+    return {
+        "word": row["word"],
+        "seen": row["seen"],
+        "order_number": row["order_number"],
+        **times(row, "first_at", "last_at"),
     }
 
 
@@ -149,8 +183,45 @@ def _row_document(row: RowMapping) -> dict[str, object]:
         "auto_delivery": typed.auto_delivery,
         "quarantined": row["problem"] is not None,
         "reason": typed.problem,
+        "quarantine": _quarantine(row) if row["problem"] is not None else None,
         **times(row, "stock_at", "first_seen_at", "seen_at"),
     }
+
+
+def _quarantine(row: RowMapping) -> dict[str, object]:
+    """What is doubted: what was believed (null: nothing yet), what the catalogue says now, how often it said so, and
+    after how many times it is believed (null: never, because nobody could buy it)."""
+    was = catalogue.believed(row)
+    return {
+        "before": was.as_json() if was is not None else None,
+        "after": Believed.of(catalogue.row_from(row)).as_json(),
+        "seen": row["doubts"] or None,
+        "believed_after": BELIEVED_AFTER if row["doubts"] else None,
+    }
+
+
+async def list_history(request: web.Request, caller: Caller) -> web.Response:
+    """Prices and stock that the provider's catalogue told of one service, newest first; only changes are entries."""
+    query = Query(request, "country", paged=True)
+    country, before, limit = query.text("country", 32), query.cursor, query.limit
+    service = request.match_info["service"]
+    house = services_of(request).house
+
+    def load(connection: Connection) -> list[RowMapping]:
+        name = _known(connection, house.settings, request)
+        storable = service.isprintable() and len(service) <= 128
+        if not storable or not catalogue.rows_of(connection, name, service, country):
+            raise Problem(ProblemKind.NOT_FOUND, "the provider's catalogue has no such service")
+        return catalogue.history(connection, name, service, country=country, before=before, limit=limit + 1)
+
+    rows = await house.database.read(load)
+    cursor = query.next_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None
+    return json_response(listing("history", [_history_document(row) for row in rows[:limit]], cursor))
+
+
+def _history_document(row: RowMapping) -> dict[str, object]:
+    rate = Money(row["rate_units"], row["currency"]).as_json() if row["rate_units"] is not None else None
+    return {"country": row["country"] or None, "rate": rate, "stock": row["stock"], **times(row, "at")}
 
 
 async def list_ledger(request: web.Request, caller: Caller) -> web.Response:
@@ -228,6 +299,38 @@ async def _set_paused(request: web.Request, caller: Caller, paused: bool) -> web
         house.wakeups.wake("routing")
 
     return await once(request, house, caller.name, body, work, lambda c, name: _answer(house, c, name))
+
+
+async def release(request: web.Request, caller: Caller) -> web.Response:
+    """`POST …/release`: a quarantined service is believed as it is now, or the next catalogue although it shrank."""
+    house = services_of(request).house
+    body = await read_body(request)
+
+    async def work(recording: House) -> None:
+        wish = read(ReleaseRequest, body)
+        if (wish.service is None) is (wish.catalogue is None):
+            raise invalid('say what to release: {"service": "..."} or {"catalogue": true}', "service")
+        if wish.country is not None and wish.service is None:
+            raise invalid("belongs to a service; leave it out", "country")
+
+        def write(connection: Connection) -> tuple[str, str | None, list[int]]:
+            name = _known(connection, house.settings, request)
+            if wish.service is None:
+                release_catalogue(connection, house, name)
+                return name, None, []
+            return name, wish.service, release_rows(connection, house, name, wish.service, wish.country)
+
+        await recording.database.write(write)
+        log.info("release_asked", provider=request.match_info["provider"], service=wish.service, caller=caller.name)
+        house.wakeups.wake("routing", "sequencing", "catalogue_sync")
+
+    def render(connection: Connection, released: tuple[str, str | None, list[int]]) -> Answer:
+        name, service, ids = released
+        rows = catalogue.rows_of(connection, name, service, None) if service is not None else []
+        shown = [_row_document(row) for row in rows if row["id"] in ids]
+        return Answer(200, dumps({**_one(house, connection, name), "released": shown}))
+
+    return await once(request, house, caller.name, body, work, render)
 
 
 def _answer(house: House, connection: Connection, name: str) -> Answer:

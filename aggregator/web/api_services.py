@@ -17,7 +17,7 @@ from aggregator.domain.money import Money
 from aggregator.domain.routing import Candidate, OfferView, Wanted, choose, expected_cost
 from aggregator.flow.base import House
 from aggregator.flow.intake import MAX_NUMBERS
-from aggregator.flow.views import World, load_world, offer_views, wanted
+from aggregator.flow.views import World, load_world, offer_views, refill_wish, wanted
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
 from aggregator.web.models import QuoteRequest, quoted_order, read
@@ -77,7 +77,7 @@ def _document(house: House, name: str, service: ServiceSettings, world: World) -
         "stock": best.row.stock if best else None,
         "min": min((entry.row.minimum for entry in priced), default=None),
         "max": most,
-        "refill": any(entry.row.refill for entry in priced),
+        "refill": any(entry.offer.refillable for entry in priced),
         "offers": len(service.offers),
     }
 
@@ -89,7 +89,7 @@ def _judge(house: House, service: ServiceSettings, offer: OfferView) -> _Priced 
     if row is not None:
         kind_type = service_type(service.kind, row.type)
         params = dict.fromkeys(kind_type.required, "1") if kind_type is not None else {}
-        probe = Wanted(service.kind, max(1, row.minimum), _SOME_LINK, params)
+        probe = Wanted(service.kind, max(1, row.minimum), _SOME_LINK, params, refill=refill_wish(service))
     candidate = _one(house, probe, offer)
     where = f"{offer.provider.name}/{offer.service}"
     if not candidate.eligible or row is None:
@@ -118,12 +118,14 @@ async def quote(request: web.Request, caller: Caller) -> web.Response:
     world = await house.database.read(lambda c: load_world(c, [service]))
     offers = offer_views(house, service, world, {}, order.params)
     settings = house.settings
-    ranking = choose(wanted(order), offers, currency=settings.currency, exchange_rates=settings.exchange_rates)
+    ranking = choose(wanted(order, service), offers, currency=settings.currency, exchange_rates=settings.exchange_rates)
+    now = house.clock.now()
     return json_response(
         {
             "service": order.service,
             "quantity": order.quantity,
-            "best": ranking.best.as_json() if ranking.best else None,
-            "candidates": ranking.as_json(),
+            "strategy": service.strategy,
+            "best": ranking.best.as_quote(order.kind, now) if ranking.best else None,
+            "candidates": ranking.as_quote(order.kind, now),
         }
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -19,9 +20,10 @@ from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.money import UNIT
 from aggregator.domain.orders import UNFINISHED
 from aggregator.flow.base import House
+from aggregator.flow.health import Condition
 from aggregator.log import get_logger
 from aggregator.storage import catalogue, orders, outbox
-from aggregator.storage.database import Connection
+from aggregator.storage.database import Connection, RowMapping
 from aggregator.web.auth import GATE, READERS, is_unix
 from aggregator.web.rendering import json_response
 from aggregator.web.services import WebServices, services_of
@@ -45,7 +47,13 @@ REQUEST_SECONDS: Final = Histogram(
 )
 ORDERS: Final = Gauge("aggregator_orders", "Orders that are not finished, by state.", ["state"])
 UNDELIVERED: Final = Gauge("aggregator_oldest_undelivered_event_seconds", "Age of the oldest event not delivered yet.")
-PROVIDER_UP: Final = Gauge("aggregator_provider_up", "1 while the provider's breaker is closed.", ["provider"])
+PROVIDER_UP: Final = Gauge("aggregator_provider_up", "1 while the provider's newest call succeeded.", ["provider"])
+PROVIDER_STATE: Final = Gauge(
+    "aggregator_provider_state", "1 for the state that a provider is in, 0 for the others.", ["provider", "state"]
+)
+PROVIDER_TROUBLE: Final = Gauge(
+    "aggregator_provider_trouble", "1 while something is wrong; /v1/providers has the words.", ["provider", "cause"]
+)
 BALANCE: Final = Gauge(
     "aggregator_provider_balance", "The balance that the provider last told.", ["provider", "currency"]
 )
@@ -149,24 +157,38 @@ async def _collect(services: WebServices, readiness: Readiness) -> None:
     house = services.house
     for name, age in services.loops().items():
         LOOPS.labels(name).set(age)
-    for provider in house.settings.providers:
-        PROVIDER_UP.labels(provider).set(house.health.down_reason(provider) is None)
+    rows: Mapping[str, RowMapping] = {}
     try:
-        await house.database.read(partial(_from_database, house))
+        rows = await house.database.read(partial(_from_database, house))
     except StorageUnavailable:
         DATABASE_UP.set(0)
         ORDERS.clear()
     else:
         DATABASE_UP.set(await readiness.why_not() is None)
+    _set_providers(house, rows)
 
 
-def _from_database(house: House, connection: Connection) -> None:
+def _set_providers(house: House, rows: Mapping[str, RowMapping]) -> None:
+    PROVIDER_TROUBLE.clear()
+    for name, settings in house.settings.providers.items():
+        standing = house.health.standing(name, rows.get(name), enabled=settings.enabled)
+        PROVIDER_UP.labels(name).set(standing.up)
+        for condition in Condition:
+            PROVIDER_STATE.labels(name, condition).set(condition is standing.condition)
+        if standing.cause is not None:
+            PROVIDER_TROUBLE.labels(name, standing.cause).set(1)
+
+
+def _from_database(house: House, connection: Connection) -> Mapping[str, RowMapping]:
+    """Set what is counted there; what it knows of each provider."""
     counts = orders.counts(connection)
     for state in UNFINISHED:
         ORDERS.labels(state).set(counts.get(state, 0))
     oldest = outbox.oldest_waiting(connection)
     UNDELIVERED.set((house.clock.now() - oldest).total_seconds() if oldest is not None else 0)
-    for name, row in catalogue.health(connection).items():
+    rows = catalogue.health(connection)
+    for name, row in rows.items():
         if row["balance_units"] is not None:
             # A float: a graph's line, never an amount that anybody computes with.
             BALANCE.labels(name, row["balance_currency"]).set(row["balance_units"] / UNIT)
+    return rows

@@ -22,6 +22,8 @@ from aggregator.web.bodies import check_values, noun, parse_object
 from aggregator.web.problems import FieldProblems, invalid
 
 MAX_BATCH: Final = 1000
+MAX_COUNT: Final = 2**53
+"""What every JSON reader keeps exact."""
 MAX_ERRORS: Final = 20
 _CURRENCY: Final = re.compile(r"[A-Z0-9]{3,8}")
 
@@ -78,6 +80,14 @@ class BatchRequest(RequestModel):
     orders: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
 
 
+class CountRequest(RequestModel):
+    """What somebody counts at an order's link now."""
+
+    what: ClassVar[str] = "a count"
+
+    count: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+
+
 class ResolveRequest(RequestModel):
     """How an unclear purchase ended, as a person knows it."""
 
@@ -87,6 +97,16 @@ class ResolveRequest(RequestModel):
     provider_order: (
         Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_one_line)] | None
     ) = None
+
+
+class ReleaseRequest(RequestModel):
+    """What of a provider's catalogue is believed from now on: one service (of one country), or the shrunken whole."""
+
+    what: ClassVar[str] = "a release"
+
+    service: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_one_line)] | None = None
+    country: Annotated[str, StringConstraints(min_length=1, max_length=32), AfterValidator(_one_line)] | None = None
+    catalogue: Literal[True] | None = None
 
 
 class EmptyRequest(RequestModel):

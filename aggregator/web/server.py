@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 from aggregator.config import Scope
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger
+from aggregator.storage.database import patience
 from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
 from aggregator.web.limits import OpenOrders
@@ -34,6 +35,8 @@ __all__ = ["WebServices", "create_app", "start_sites"]
 log = get_logger()
 
 CALLER: Final = web.RequestKey("caller", str)
+PATIENCE_S: Final = 2.0
+"""How long a request waits for another process that holds SQLite's lock, before it is told to come back later."""
 # Names of requests: random once, then counted. Asking the system for randomness each time would let go of the
 # interpreter's lock, which the database's thread then holds for a while.
 _PROCESS: Final = secrets.token_hex(8)
@@ -52,6 +55,7 @@ _ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
     ("GET", "/v1/orders/{order}/delivery", BUYERS, api_orders.get_delivery),
     ("POST", "/v1/orders/{order}/cancel", BUYERS, api_actions.cancel),
     ("POST", "/v1/orders/{order}/refill", BUYERS, api_actions.refill),
+    ("POST", "/v1/orders/{order}/count", BUYERS, api_actions.count),
     ("POST", "/v1/orders/{order}/resolve", ADMINS, api_actions.resolve),
     ("POST", "/v1/quote", ANYBODY, api_services.quote),
     ("GET", "/v1/services", ANYBODY, api_services.list_services),
@@ -59,10 +63,12 @@ _ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
     ("GET", "/v1/providers", READERS, api_providers.list_providers),
     ("GET", "/v1/providers/{provider}", READERS, api_providers.get_provider),
     ("GET", "/v1/providers/{provider}/services", READERS, api_providers.list_provider_services),
+    ("GET", "/v1/providers/{provider}/services/{service}/history", READERS, api_providers.list_history),
     ("GET", "/v1/providers/{provider}/ledger", READERS, api_providers.list_ledger),
     ("POST", "/v1/providers/{provider}/sync", ADMINS, api_providers.sync),
     ("POST", "/v1/providers/{provider}/pause", ADMINS, api_providers.pause),
     ("POST", "/v1/providers/{provider}/resume", ADMINS, api_providers.resume),
+    ("POST", "/v1/providers/{provider}/release", ADMINS, api_providers.release),
 )
 
 
@@ -107,7 +113,7 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = time.perf_counter()
     request_id = _request_id(request)
     request[REQUEST_ID] = request_id
-    with bound_contextvars(request_id=request_id):
+    with bound_contextvars(request_id=request_id), patience(PATIENCE_S):
         answer = await _answered(request, handler)
         if not answer.prepared:
             answer.headers.setdefault("Cache-Control", "no-store")

@@ -1,10 +1,11 @@
 """Opens the doors: TCP, unix sockets, and sockets that were passed in.
 
-A unix socket's file that a dead daemon left is removed; one that somebody listens on is not.
+A unix socket's file goes with its door. One that a dead daemon left is removed; one that somebody listens on is not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -79,7 +80,31 @@ def _site(runner: web.AppRunner, address: Address | socket.socket) -> web.BaseSi
         return web.SockSite(runner, address, backlog=_BACKLOG)
     if isinstance(address, TcpAddress):
         return web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
-    return web.SockSite(runner, _unix_socket(address.path), backlog=_BACKLOG)
+    return _UnixSite(runner, _unix_socket(address.path), address.path)
+
+
+class _UnixSite(web.SockSite):
+    """A unix socket whose file is removed when it closes, unless somebody else has put his own there meanwhile."""
+
+    def __init__(self, runner: web.AppRunner, listening: socket.socket, path: Path) -> None:
+        super().__init__(runner, listening, backlog=_BACKLOG)
+        self._path = path
+        self._file = _identity(path)
+
+    async def stop(self) -> None:
+        # The file first: whoever finds it must find somebody listening.
+        if self._file is not None and _identity(self._path) == self._file:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        await super().stop()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _unix_socket(path: Path) -> socket.socket:
@@ -102,7 +127,10 @@ def _clear(path: Path) -> None:
     """Remove a socket's file that nobody listens on."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, f"cannot listen on unix:{path}: there is a file that is no socket")
+            raise FileExistsError(
+                errno.EEXIST,
+                f"cannot listen on unix:{path}: there is a file that is no socket; remove it, or change `http.listen`",
+            )
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -114,4 +142,15 @@ def _clear(path: Path) -> None:
             return
         except FileNotFoundError:
             return
-    raise OSError(errno.EADDRINUSE, f"cannot listen on unix:{path}: another process does")
+        except PermissionError as exc:
+            raise PermissionError(
+                exc.errno,
+                f"cannot listen on unix:{path}: a socket of another user stands there; remove it if nobody uses it, "
+                "or change `http.listen`",
+            ) from exc
+        except (BlockingIOError, TimeoutError):
+            pass  # its queue is full: somebody lives there, and is busy
+    raise OSError(
+        errno.EADDRINUSE,
+        f"cannot listen on unix:{path}: another process does; stop it, or change `http.listen`",
+    )

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("next_count_at", types.Instant(), nullable=True),
     ):
         op.add_column("orders", column)
+    op.create_index("ix_orders_link", "orders", ["link"], postgresql_using="hash")
     op.drop_index("ix_orders_poll", "orders")
     for name, columns, condition in (
         ("ix_orders_poll", ["provider", "next_poll_at"], "next_poll_at IS NOT NULL AND finished_at IS NULL"),

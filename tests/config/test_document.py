@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aggregator.config.document import parse
 from aggregator.config.problems import ConfigError
@@ -69,10 +73,6 @@ def test_merged_defaults_may_be_overridden() -> None:
         ("---\n", "f is empty"),
         ("- a\n", "f must be a mapping"),
         ("hello", "f must be a mapping"),
-        ("a: 1\n b: 2\n", "f, line 2, column 3: not valid YAML"),
-        ("a: [1, 2\nb: 3\n", "f, line 2"),
-        ("a:\n\t- b\n", "f, line 2, column 1: not valid YAML"),
-        ("a: 1\n---\nb: 2\n", "f, line 2"),
         ("a: !!python/object:os.system x\n", "tags (!…) are not understood"),
         ("a: !!binary eA==\n", "tags (!…) are not understood"),
         ("? [a]\n: 1\n", "a name must be plain text"),
@@ -86,6 +86,59 @@ def test_what_cannot_be_read_is_refused_with_its_place(text: str, message: str) 
         parse(text, "f")
     assert message in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n\tb: 1\n", "f, line 2, column 1: not valid YAML: a tab stands here; indent with spaces alone"),
+        ("a: 1\n b: 2\n", 'line 2, column 3: not valid YAML: a ": " stands where none fits'),
+        ("a: b: c\n", 'line 1, column 5: not valid YAML: a ": " stands where none fits'),
+        ("a: [1, 2\nb: 3\n", "line 2, column 2: not valid YAML: the list that opens with [ in line 1 lacks a comma"),
+        ("a: {b: 1\nc: 2\n", "line 2, column 2: not valid YAML: the mapping that opens with { in line 1 lacks a comma"),
+        ("a: [\n", "the file ends before a [ or { is closed"),
+        ("a: [1,,2]\n", "column 7: not valid YAML: a value is missing before ,"),
+        ("a: ]\n", "column 4: not valid YAML: a value is missing before ], or the ] is one too many"),
+        ("a: 1\n]\n", "line 2, column 1: not valid YAML: a bracket or comma stands here that nothing opened"),
+        ("b: 1\na: 'x\n\n", "line 2, column 4: not valid YAML: the quote that opens here is never closed"),
+        ('a: "x\n---\n', "line 1, column 4: not valid YAML: the quote that opens here is never closed"),
+        ('a: "C:\\path"\n', "column 8: not valid YAML: a backslash"),
+        ("a: 'b' c\n", "column 8: not valid YAML: text stands after the end of a value"),
+        ("a: @x\n", "column 4: not valid YAML: a value may not begin with @; put the value in quotes"),
+        ("a: %x\n", "a value may not begin with %; put the value in quotes"),
+        ("a: *\n", "a value may not begin with & or *; put the value in quotes"),
+        ("a: *nope\n", "refers to an anchor (&…), and there is none"),
+        ("a: &x 1\nb: &x 2\n", "line 2, column 4: not valid YAML: this anchor (&…) was given before"),
+        ("a: !<x y\n", "a value may not begin with !; put the value in quotes"),
+        ("a: |x\n  b\n", "after | or > the text begins in the next line"),
+        ("a:\n  b: 1\n  foo\n", "line 3, column 3: not valid YAML: a name without its colon"),
+        ("a:\n    b: 1\n  c: 2\n", "line 3, column 3: not valid YAML: this line does not fit the mapping in line 1"),
+        ("a:\n  - b\n  c: 1\n", "line 3, column 3: not valid YAML: this line does not fit the list in line 2"),
+        ("a:\n  c: 1\n  - b\n", "a list entry (- …) stands among the names of a mapping in line 2"),
+        ("a: - b\n", "column 4: not valid YAML: a list entry (- …) must begin in a line of its own"),
+        ("a: 1\n---\nb: 2\n", "line 2, column 1: not valid YAML: --- begins a second document"),
+        ("a: 1\n%x\n", "this does not belong to what stands above"),
+        ("a: {<<: 1}\n", "<<: takes a mapping"),
+        ("a: 1\nb: x\x00\n", "f, line 2, column 5: the character U+0000 is not allowed in YAML; remove it"),
+        ("a: {{x}}\n", "put a value such as {{…}} in quotes"),
+    ],
+)
+def test_a_syntax_error_says_where_what_and_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    assert message in str(caught.value)
+    # The parser's own words, which speak of its tokens.
+    assert not re.search("expected|found|token|scalar|<block|could not", str(caught.value))
+
+
+@given(st.text(alphabet=list("ab: -,[]{}'\"\\\n\t#&*!|>%@`?<~1"), max_size=30))
+def test_whatever_is_no_yaml_is_told_in_our_words(text: str) -> None:
+    said = ""
+    try:
+        parse(text, "f")
+    except ConfigError as exc:
+        said = str(exc)
+    assert not re.search("expected|found|token|scalar|<block|could not|cannot be understood", said)
 
 
 @pytest.mark.parametrize(

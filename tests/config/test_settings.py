@@ -35,15 +35,16 @@ def test_defaults_are_those_of_the_contract(load_with: LoadWith) -> None:
     provider, service, hook = dump["providers"]["panel"], dump["services"]["likes"], dump["webhooks"][0]
     assert {name: provider[name] for name in provider if name not in {"dialect", "url", "api_key"}} == {
         "enabled": True, "currency": "USD", "timeout_s": 30, "max_concurrency": 4, "requests_per_second": 5,
-        "batch_size": 100, "status_every_s": {"min": 15, "max": 3600}, "code_every_s": {"min": 3, "max": 15},
+        "batch_size": 100, "status_batch": "auto", "status_every_s": {"min": 15, "max": 3600},
+        "code_every_s": {"min": 3, "max": 15},
         "catalogue_every_s": 900, "balance_every_s": 300, "settle_s": 900, "min_balance": "0",
         "rate_per": {"smm": 1000, "product": 1}, "default_link": None, "words": {"errors": {}, "status": {}},
         "exclusive_account": False, "idempotent_add": False, "recover_ids": False,
     }  # fmt: skip
     assert {name: service[name] for name in service if name not in {"kind", "offers"}} == {
         "title": None, "category": None, "panel_id": None, "give_up_after_s": 86400, "strategy": "cheapest",
-        "refill": {"auto": True, "drop_percent": 5, "window_days": 30, "cooldown_h": 24, "min_age_h": 24,
-                   "check_every_h": 24, "max_refills": 5},
+        "refill": {"auto": True, "required": False, "drop_percent": 5, "window_days": 30, "cooldown_h": 24,
+                   "min_age_h": 24, "check_every_h": 24, "max_refills": 5},
         "reroute_remainder": False, "count_source": None,
     }  # fmt: skip
     assert hook == {

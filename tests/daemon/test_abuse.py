@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -90,7 +92,11 @@ def lines(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("provider", "words"),
-    [(nonsense, "unreadable: HTTP 200, html"), (silence, "lost: timeout"), (nobody, "not_sent: ")],
+    [
+        (nonsense, "answers HTML instead of JSON (HTTP 200, html): is `providers.panel.url` the API's address?"),
+        (silence, "does not answer in time (timeout): raise `providers.panel.timeout_s`"),
+        (nobody, "cannot be reached (ClientConnectorError: Connect call failed"),
+    ],
     ids=["nonsense", "silence", "nobody"],
 )
 def test_a_bad_provider_is_named_and_nothing_else_suffers(provider: Any, words: str, tmp_path: Path) -> None:
@@ -107,7 +113,19 @@ def test_a_bad_provider_is_named_and_nothing_else_suffers(provider: Any, words: 
         assert until("the provider's error", told).startswith(words)
         assert any(line["reason"].startswith(words) for line in lines(daemon, "catalogue_refused"))
         number = taken[0].json()["number"]
-        until("a reason to wait", lambda: daemon.get(f"/v1/orders/{number}").json()["error"])
+
+        def said() -> bool:
+            error = daemon.get(f"/v1/orders/{number}").json()["error"]
+            return error is not None and words in error["detail"]
+
+        until("the reason to wait", said)
+        shown = daemon.get("/v1/providers").json()["providers"][0]
+        assert (shown["state"], shown["up"]) == ("never_answered", False)
+        assert shown["reason"].startswith(words)
+        counted = daemon.get("/metrics").body.decode().splitlines()
+        assert 'aggregator_provider_up{provider="panel"} 0.0' in counted
+        assert 'aggregator_provider_state{provider="panel",state="never_answered"} 1.0' in counted
+        assert sum(line.startswith('aggregator_provider_trouble{cause="') for line in counted) == 1
         assert {order["state"] for order in daemon.orders()} == {"accepted"}
         seen = [daemon.get(path).body for path in ("/metrics", "/v1/providers", f"/v1/orders/{number}/attempts")]
         began = monotonic()
@@ -125,12 +143,13 @@ def test_a_locked_database_is_said_so_and_nothing_is_lost(tmp_path: Path) -> Non
         assert daemon.post("/v1/orders", WISH).status == 201
         with closing(sqlite3.connect(tmp_path / "orders.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            # Longer than a client of this test waits elsewhere: it may stand behind another write, which waits as well.
+            began = monotonic()
             with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)) as client:
                 headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
                 client.request("POST", "/v1/orders", json.dumps(WISH), headers)
                 refused = client.getresponse()
             assert refused.status == 503
+            assert monotonic() - began < 4, "whoever asks has less patience than a loop"
             assert int(refused.headers["Retry-After"]) > 0
             assert daemon.get("/readyz").status == 503
             assert "aggregator_database_up 0.0" in daemon.get("/metrics").body.decode()
@@ -138,6 +157,41 @@ def test_a_locked_database_is_said_so_and_nothing_is_lost(tmp_path: Path) -> Non
         assert daemon.post("/v1/orders", WISH).status == 201
         assert len(daemon.orders()) == 2
         assert daemon.terminate() == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is Linux' own")
+def test_a_full_disk_is_said_so_and_nothing_that_was_promised_is_lost(tmp_path: Path) -> None:
+    huge = {**WISH, "params": {"comments": "x" * 99_000, "usernames": "y" * 99_000}}
+    promised: list[str] = []
+
+    def ask(daemon: DaemonProcess, wish: dict[str, Any]) -> int:
+        answer = daemon.post("/v1/orders", wish)
+        if answer.status == 201:
+            promised.append(answer.json()["id"])
+        else:
+            assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
+        return answer.status
+
+    with nobody() as url, running(tmp_path, url) as daemon:
+        assert daemon.process is not None
+        assert ask(daemon, WISH) == 201
+        size = max(file.stat().st_size for file in tmp_path.glob("orders.db*"))
+        # No file may grow further than this; a log line fits, an order of 200 kB does not.
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (size + 150_000, resource.RLIM_INFINITY))
+        with ThreadPoolExecutor(12) as clients:
+            wishes = [huge if place % 3 == 0 else WISH for place in range(48)]
+            answers = list(clients.map(lambda wish: ask(daemon, wish), wishes))
+        assert set(answers[::3]) == {503}
+        assert daemon.get("/readyz").status == 503
+        assert sorted(order["id"] for order in daemon.orders()) == sorted(promised)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert ask(daemon, huge) == ask(daemon, WISH) == 201
+        assert sorted(order["id"] for order in daemon.orders()) == sorted(promised)
+        until("the daemon's readiness", lambda: daemon.get("/readyz").status == 200)
+        told = lines(daemon, "storage_unavailable")
+        assert any("disk full or broken" in line["reason"] or "make room" in line["reason"] for line in told)
+        assert daemon.terminate() == 0
+        assert "Traceback" not in daemon.log.read_text()
 
 
 def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
@@ -148,6 +202,26 @@ def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
         assert daemon.get("/readyz").status == 200
         assert daemon.signal(signal.SIGINT) == 0
         assert lines(daemon, "daemon_stopped")
-        daemon.start()  # over the unix socket that it left
+        assert not (tmp_path / "http.sock").exists()
+        daemon.start()
+        daemon.kill()
+        assert (tmp_path / "http.sock").exists()
+        daemon.start()  # over the unix socket that the dead one left
         assert daemon.terminate() == 0
         assert len(lines(daemon, "daemon_stopped")) == 2
+
+
+def test_a_socket_that_somebody_lives_on_is_refused_in_words(tmp_path: Path) -> None:
+    with nobody() as url, socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(tmp_path / "http.sock"))
+        living.listen()
+        config = tmp_path / "config.yaml"
+        config.touch(mode=0o600)
+        daemon = DaemonProcess(config, free_port(), tmp_path / "daemon.log")
+        config.write_text(CONFIG.format(folder=tmp_path, port=daemon.port, key=KEY, url=url, api_key=API_KEY))
+        daemon.start(ready=False)
+        assert daemon.process is not None
+        assert daemon.process.wait(timeout=30) == 1
+        said = f"cannot listen on unix:{tmp_path}/http.sock: another process does; stop it, or change `http.listen`"
+        assert daemon.tail().splitlines()[-1] == f"aggregator: {said}"
+        assert (tmp_path / "http.sock").exists()

@@ -112,6 +112,16 @@ def test_ended_at_any_moment_it_leaves_nothing(start: Start, output: Path, numbe
     assert "Traceback" not in output.read_text()
 
 
+@pytest.mark.parametrize("words", ["daemon ", "order 1:"])
+def test_killed_it_takes_its_daemon_along(start: Start, output: Path, tmp_path: Path, words: str) -> None:
+    demo = start()
+    until("the moment", lambda: words in output.read_text())
+    assert _daemons(tmp_path / "demo")
+    demo.kill()
+    assert demo.wait(timeout=30) == -signal.SIGKILL
+    until("the daemon's end", lambda: not _daemons(tmp_path / "demo"))
+
+
 def test_a_port_that_is_taken_is_no_obstacle() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

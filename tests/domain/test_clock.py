@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.domain.clock import ManualClock, SystemClock, parse_rfc3339, require_utc, rfc3339
+from aggregator.domain.clock import TOLERANCE, ManualClock, SteadyClock, parse_rfc3339, require_utc, rfc3339
 
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
@@ -86,10 +86,70 @@ def test_what_names_no_instant_is_refused(text: str) -> None:
 
 
 def test_the_machines_clock_is_aware_and_its_spans_only_grow() -> None:
-    clock = SystemClock()
+    clock = SteadyClock()
     before, began = clock.now(), clock.monotonic()
     assert before.utcoffset() == timedelta(0)
+    assert abs(before - datetime.now(UTC)) < TOLERANCE
     assert clock.monotonic() >= began
+    assert clock.jump == timedelta(0)
+
+
+class _Machine:
+    """A machine whose wall clock can be set."""
+
+    def __init__(self) -> None:
+        self.elapsed = 100.0
+        self.set_by = timedelta(0)
+        self.clock = SteadyClock(self._wall, lambda: self.elapsed)
+
+    def _wall(self) -> datetime:
+        return datetime(2026, 11, 21, 18, tzinfo=UTC) + timedelta(seconds=self.elapsed) + self.set_by
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), -timedelta(hours=1), TOLERANCE + timedelta(seconds=1)])
+def test_a_jump_is_held_back_until_it_is_followed(jump: timedelta) -> None:
+    machine = _Machine()
+    before = machine.clock.now()
+    machine.set_by = jump
+    machine.elapsed += 5
+    assert machine.clock.now() == before + timedelta(seconds=5)
+    assert machine.clock.jump == jump
+    machine.elapsed += 5
+    machine.clock.follow(jump)
+    assert machine.clock.now() == before + timedelta(seconds=10) + jump
+    assert machine.clock.jump == timedelta(0)
+
+
+def test_a_jump_that_is_taken_back_before_it_was_followed_never_was() -> None:
+    machine = _Machine()
+    before = machine.clock.now()
+    machine.set_by = timedelta(hours=1)
+    assert machine.clock.now() == before
+    machine.set_by = timedelta(0)
+    assert machine.clock.jump == timedelta(0)
+    assert machine.clock.now() == before
+
+
+def test_small_corrections_are_followed_at_once_however_many() -> None:
+    machine = _Machine()
+    before = machine.clock.now()
+    for _ in range(60):
+        machine.set_by += timedelta(seconds=1)
+        assert machine.clock.now() - before == machine.set_by
+        assert machine.clock.jump == timedelta(0)
+
+
+def test_a_thread_that_was_held_up_between_the_two_clocks_sees_no_jump() -> None:
+    delays = [0.0, 0.0, 7.0, 0.0, 0.0, 0.0]
+    elapsed = 0.0
+
+    def monotonic() -> float:
+        nonlocal elapsed
+        elapsed += delays.pop(0) if delays else 0.0
+        return elapsed
+
+    clock = SteadyClock(lambda: datetime(2026, 11, 21, tzinfo=UTC) + timedelta(seconds=elapsed), monotonic)
+    assert clock.jump == timedelta(0)
 
 
 def test_a_manual_clock_moves_only_when_told(clock: ManualClock) -> None:

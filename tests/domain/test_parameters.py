@@ -16,7 +16,9 @@ def test_every_required_parameter_is_missed_when_it_is_not_there(kind: ServiceTy
     full = dict.fromkeys(kind.required, "1")
     assert missing_params(kind, LINK, full) == []
     for name in kind.required:
-        assert missing_params(kind, LINK, {**full, name: ""}) == [name]
+        for nothing in ("", " ", "\t\r\n", "\u00a0\u2003"):
+            assert missing_params(kind, LINK, {**full, name: nothing}) == [name]
+    assert missing_params(kind, " \n", full) == (["link"] if kind.needs_link else [])
     assert missing_params(kind, None, full) == (["link"] if kind.needs_link else [])
 
 

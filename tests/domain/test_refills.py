@@ -92,6 +92,21 @@ def test_the_cooldown_counts_from_the_last_request_whatever_came_of_it(state: Re
     assert why_not(6, asked, older) is None
 
 
+def test_only_a_refusal_that_names_a_time_begins_no_cooldown() -> None:
+    def refused(outcome: str) -> Refill:
+        return a_refill(state=RefillState.REJECTED, requested_at=NOW + at(5), outcome=outcome)
+
+    assert why_not(5.1, refused("later_at")) is None
+    assert "less than" in str(why_not(5.1, refused("later")))
+    assert "less than" in str(why_not(5.1, refused("running")))
+
+
+def test_who_sees_no_drop_is_asked_again_after_seven_cooldowns() -> None:
+    seen_none = a_refill(state=RefillState.REJECTED, requested_at=NOW + at(5), outcome="no_drop")
+    assert "no drop" in str(why_not(11.9, seen_none))
+    assert why_not(12, seen_none) is None
+
+
 def test_after_the_last_refill_no_more() -> None:
     had = [a_refill(requested_at=NOW + at(day)) for day in range(1, 6)]
     assert why_not(20, *had[:4]) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.domain.catalogue import SERVICE_TYPES, CatalogueRow, Kind
+from aggregator.domain.history import OfferHistory
 from aggregator.domain.money import MAX_UNITS, UNIT, Money, MoneyError
 from aggregator.domain.routing import Candidate, OfferView, ProviderView, Ranking, Wanted, choose, expected_cost
 
@@ -244,11 +246,18 @@ def test_a_provider_that_takes_nothing_says_why(provider: dict[str, Any], reason
 
 
 @pytest.mark.parametrize(
-    ("synced", "reason"),
-    [(True, "not in the provider's catalogue"), (False, "the provider's catalogue is not synced yet")],
+    ("synced", "error", "reason"),
+    [
+        (True, None, "not in the provider's catalogue"),
+        (True, "answers HTML", "not in the provider's catalogue (the newest was not taken over: answers HTML)"),
+        (False, None, "the provider's catalogue is not synced yet"),
+        (False, "answers HTML", "the provider's catalogue is not synced yet: answers HTML"),
+    ],
 )
-def test_an_offer_without_a_row_says_whether_the_catalogue_is_known(synced: bool, reason: str) -> None:
-    offer = OfferView(ProviderView("smmplus", synced=synced), "1")
+def test_an_offer_without_a_row_says_whether_the_catalogue_is_known_and_why_not(
+    synced: bool, error: str | None, reason: str
+) -> None:
+    offer = OfferView(ProviderView("smmplus", synced=synced, catalogue_error=error), "1")
     ranking = ranked([offer])
     assert ranking.candidates[0].reason == reason
     assert ranking.waits_for_sync is not synced
@@ -349,7 +358,174 @@ def test_at_the_same_cost_the_configs_order_decides_whatever_order_they_come_in(
     for arrangement in (offers, offers[::-1], [offers[1], offers[2], offers[0]]):
         ranking = ranked(arrangement)
         assert names(ranking) == ["a", "b", "c"]
-        assert ranking.candidates[1].reason == "eligible at the same cost; another comes first"
+        assert ranking.candidates[1].reason == "eligible at the same cost; the chosen one comes first in the config"
+
+
+NOW = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
+GOOD = OfferHistory(completed=20, ordered=20_000, delivered=20_000, duration_s=3600)
+POOR = OfferHistory(completed=12, canceled=8, ordered=20_000, delivered=12_000, duration_s=3600)
+
+
+def since(days: float) -> CatalogueRow:
+    return a_row(known_since=NOW - timedelta(days=days))
+
+
+def test_at_the_same_cost_the_more_reliable_wins_whatever_the_config_says() -> None:
+    ranking = ranked([replace(an_offer("poor"), history=POOR), replace(an_offer("good", order=1), history=GOOD)])
+    assert names(ranking) == ["good", "poor"]
+    assert ranking.candidates[1].reason == ("eligible at the same cost; the chosen one completed more of its orders")
+
+
+def test_an_offer_without_history_stands_between_the_good_and_the_bad() -> None:
+    offers = [
+        replace(an_offer("poor"), history=POOR),
+        an_offer("new", order=1),
+        replace(an_offer("good"), history=GOOD),
+    ]
+    assert names(ranked(offers)) == ["good", "new", "poor"]
+    few = replace(an_offer("few", order=1), history=OfferHistory(canceled=4, ordered=400))
+    assert names(ranked([offers[0], few, offers[2]])) == ["good", "few", "poor"], "four ends say nothing yet"
+
+
+def test_reliability_breaks_ties_and_buys_nothing_dearer() -> None:
+    ranking = ranked([replace(an_offer("poor", a_row("0.89")), history=POOR), replace(an_offer("good"), history=GOOD)])
+    assert best(ranking) == "poor"
+
+
+def test_at_the_same_cost_and_reliability_the_one_known_for_longer_wins() -> None:
+    ranking = ranked([an_offer("new", since(1)), an_offer("old", since(30), order=1)])
+    assert names(ranking) == ["old", "new"]
+    assert ranking.candidates[1].reason == "eligible at the same cost; the chosen one is known for longer"
+
+
+def test_reliability_goes_before_age() -> None:
+    old = replace(an_offer("old", since(300)), history=POOR)
+    assert best(ranked([old, replace(an_offer("new", since(1), order=1), history=GOOD)])) == "new"
+
+
+def test_first_syncs_of_one_start_make_nobody_older() -> None:
+    later = an_offer("first in the config", a_row(known_since=NOW + timedelta(seconds=40)))
+    assert best(ranked([later, an_offer("synced first", a_row(known_since=NOW), order=1)])) == "first in the config"
+
+
+# --- refills ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_refill_is_wanted_it_decides_between_equals_and_its_lack_is_said() -> None:
+    without = an_offer("without", a_row(refill=False))
+    offers = [without, an_offer("with", order=1)]
+    assert best(ranked(offers)) == "without"
+    wanted = replace(WANTED, refill="wanted")
+    ranking = ranked(offers, wanted)
+    assert [candidate.reason for candidate in ranking.candidates] == [
+        "chosen: the cheapest that can take it",
+        "eligible at the same cost; the chosen one can be refilled; this one cannot be refilled",
+    ]
+    cheaper = ranked([an_offer("without", a_row("0.80", refill=False)), offers[1]], wanted)
+    assert cheaper.candidates[0].reason == "chosen: the cheapest that can take it; this one cannot be refilled"
+
+
+def test_where_refill_is_required_nothing_else_is_bought() -> None:
+    offers = [an_offer("without", a_row("0.10", refill=False)), an_offer("with", order=1)]
+    ranking = ranked(offers, replace(WANTED, refill="required"))
+    assert names(ranking) == ["with", "without"]
+    assert ranking.candidates[1].reason == (
+        "it cannot be refilled, which the service requires (config `refill.required`)"
+    )
+
+
+def test_a_row_that_claims_refills_where_the_dialect_has_none_has_none() -> None:
+    claims = an_offer("claims", a_row(refill=True), refills=False)
+    assert not only(claims, replace(WANTED, refill="required")).eligible
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_type_would_ignore_is_not_bought() -> None:
+    wanted = replace(WANTED, params={"comments": "nice", "runs": "3", "interval": "10", "username": " "})
+    candidate = only(an_offer(), wanted)
+    assert (candidate.eligible, candidate.reason) == (False, "its type 'Default' does not take comments")
+    assert only(an_offer(), replace(WANTED, params={"runs": "3", "interval": "10"})).eligible
+
+
+# --- value -----------------------------------------------------------------------------------------------------------
+
+VALUE = replace(WANTED, strategy="best_value")
+
+
+def test_best_value_weighs_what_was_delivered_against_the_price() -> None:
+    offers = [replace(an_offer("poor", a_row("0.80")), history=POOR), replace(an_offer("good"), history=GOOD)]
+    assert best(ranked(offers)) == "poor"
+    ranking = ranked(offers, VALUE)
+    assert names(ranking) == ["good", "poor"]
+    assert [candidate.reason for candidate in ranking.candidates] == [
+        "chosen: the best value; counts as 0.90 USD: 100.0% of what was ordered was delivered, after 1.0 h on average",
+        "eligible, worse by 0.43333333 USD; counts as 1.33333333 USD: 60.0% of what was ordered was delivered,"
+        " after 1.0 h on average",
+    ]
+    assert ranking.candidates[1].cost == money("0.80"), "what it costs is still what is told"
+    assert ranking.candidates[1].worth == money("1.33333333")
+
+
+def test_a_poor_history_loses_to_a_perfect_one_only_by_what_it_costs() -> None:
+    offers = [replace(an_offer("poor", a_row("0.53")), history=POOR), replace(an_offer("good"), history=GOOD)]
+    assert best(ranked(offers, VALUE)) == "poor"
+
+
+def test_with_too_little_history_an_offer_counts_as_average() -> None:
+    new = an_offer("new", a_row("0.70"), order=2)
+    offers = [replace(an_offer("poor", a_row("0.80")), history=POOR), replace(an_offer("good"), history=GOOD), new]
+    ranking = ranked(offers, VALUE)
+    assert names(ranking) == ["good", "new", "poor"]
+    # The others' pieces cost 1 and 5/3 times their price: 4/3 on average.
+    assert ranking.candidates[1].worth == money("0.93333333")
+    assert "too few of its orders have ended, so it counts as average" in ranking.candidates[1].reason
+
+
+def test_without_any_history_best_value_is_the_cheapest() -> None:
+    ranking = ranked([an_offer("dear", a_row("1.20")), an_offer("cheap", order=1)], VALUE)
+    assert names(ranking) == ["cheap", "dear"]
+    assert ranking.candidates[0].worth == money("0.90")
+
+
+def test_time_counts_where_all_else_is_equal() -> None:
+    slow = replace(an_offer("slow"), history=replace(GOOD, duration_s=90_000))
+    quick = replace(an_offer("quick", order=1), history=replace(GOOD, duration_s=1800))
+    ranking = ranked([slow, quick], VALUE)
+    assert names(ranking) == ["quick", "slow"]
+    assert "after 1.0 d on average" in ranking.candidates[1].reason
+    assert best(ranked([slow, quick])) == "slow", "the cheapest asks for nothing but the price"
+
+
+def test_max_cost_is_about_money_and_not_about_worth() -> None:
+    poor = replace(an_offer("poor"), history=POOR)
+    assert only(poor, replace(VALUE, max_cost=money("0.90"))).eligible
+
+
+# --- quotes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_quote_tells_what_the_decision_was_made_from() -> None:
+    row = a_row(has_stock=True, stock=5000, learned_per=1, charged_rate=money("0.95"), known_since=NOW)
+    offer = replace(an_offer(row=row), stock_at=NOW, history=POOR)
+    [shown] = json.loads(json.dumps(ranked([offer], VALUE).as_quote("smm", NOW + timedelta(seconds=90))))
+    assert shown["expected_cost"] == {"amount": "950.00", "currency": "USD"}
+    assert (shown["rate"]["amount"], shown["charged_rate"]["amount"]) == ("0.90", "0.95")
+    assert (shown["rate_per"], shown["rate_per_learned"]) == (1, True)
+    assert (shown["stock"], shown["stock_age_s"], shown["stock_at"]) == (5000, 90, "2026-11-21T18:00:00.000Z")
+    assert (shown["known_since"], shown["refill"]) == ("2026-11-21T18:00:00.000Z", True)
+    assert (shown["history"]["reliability"], shown["history"]["ends"]) == ("0.6000", 20)
+    assert shown["worth"] == {"amount": "1583.33333333", "currency": "USD"}
+
+
+def test_a_quote_of_an_offer_that_nobody_knows_has_its_reason_and_an_empty_history() -> None:
+    [shown] = ranked([OfferView(ProviderView("smmplus"), "1")]).as_quote("smm", NOW)
+    assert (shown["reason"], shown["worth"]) == ("not in the provider's catalogue", None)
+    assert OfferHistory().as_json() == shown["history"]
+    package = an_offer(row=a_row(type="Package"))
+    [whole] = ranked([package]).as_quote("smm", NOW)
+    assert (whole["rate_per"], whole["stock_age_s"]) == (None, None)
 
 
 def test_no_offers_is_an_empty_ranking() -> None:
@@ -409,6 +585,15 @@ providers = st.builds(
     in_flight=st.one_of(st.none(), st.builds(Money, st.integers(0, 100 * UNIT), st.just("USD"))),
     rate_per=st.fixed_dictionaries({}, optional={"smm": st.sampled_from([1, 1000]), "product": st.just(1000)}),
 )
+histories = st.builds(
+    lambda ends, ordered, share, duration: OfferHistory(
+        ends[0], ends[1], ends[2], ends[3], ordered, ordered * share // 100, duration
+    ),
+    st.tuples(*[st.integers(0, 50)] * 4),
+    st.integers(0, 10**15),
+    st.integers(0, 100),
+    st.one_of(st.none(), st.integers(0, 10**7)),
+)
 offer_views = st.builds(
     OfferView,
     provider=providers,
@@ -417,6 +602,7 @@ offer_views = st.builds(
     row=st.one_of(st.none(), rows),
     tried=st.sampled_from([None, None, None, "refused in this round"]),
     order=st.integers(0, 5),
+    history=st.one_of(st.none(), histories),
 )
 orders = st.builds(
     Wanted,
@@ -426,6 +612,8 @@ orders = st.builds(
     params=st.sampled_from([{}, {"comments": "a\nb"}]),
     max_cost=st.one_of(st.none(), monies),
     pinned_provider=st.sampled_from([None, None, "a"]),
+    strategy=st.sampled_from(["cheapest", "best_value"]),
+    refill=st.sampled_from(["any", "wanted", "required"]),
 )
 
 
@@ -446,14 +634,20 @@ def test_in_every_world_the_chosen_one_is_the_cheapest_and_everybody_has_a_reaso
         assert candidate.offer.row.problem is None
         if candidate.expected.currency == "USD":
             assert candidate.cost == candidate.expected
-    costs = [candidate.cost.units for candidate in eligible if candidate.cost is not None]
+    counted = [candidate.worth if wanted.strategy == "best_value" else candidate.cost for candidate in eligible]
+    costs = [one.units for one in counted if one is not None]
+    assert len(costs) == len(eligible)
     assert costs == sorted(costs)
     assert ranking.best == (eligible[0] if eligible else None)
-    json.dumps(ranking.as_json())
+    json.dumps([ranking.as_json(), ranking.as_quote(wanted.kind, NOW)])
     # The order in which equals are looked at decides nothing but ties of equal place.
     shuffled = list(offers)
     chance.shuffle(shuffled)
     again = ranked(shuffled, wanted).best
     assert (again is None) is (ranking.best is None)
     if again is not None and ranking.best is not None:
-        assert (again.cost, again.offer.order) == (ranking.best.cost, ranking.best.offer.order)
+        assert (again.cost, again.worth, again.offer.order) == (
+            ranking.best.cost,
+            ranking.best.worth,
+            ranking.best.offer.order,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 from aggregator.domain.catalogue import CatalogueRow
 from aggregator.domain.money import Money
-from aggregator.domain.sync import Diff, Key, compare, distinct
+from aggregator.domain.sync import (
+    BELIEVED_AFTER,
+    Believed,
+    Change,
+    Diff,
+    Doubted,
+    Key,
+    compare,
+    distinct,
+    first_doubts,
+)
 
 
 def usd(amount: str) -> Money:
@@ -60,10 +71,10 @@ def test_what_a_row_looked_like_on_the_wire_is_no_change() -> None:
     ("change", "priced", "price_changed"),
     [
         ({"rate": usd("1.20")}, True, True),
-        ({"rate": None, "problem": "absurd"}, True, True),
+        ({"rate": None, "problem": "absurd"}, True, False),
         ({"rate": Money.parse("0.90", "EUR")}, True, True),
         ({"stock": 5}, True, False),
-        ({"name": "another meaning under the same id"}, False, False),
+        ({"name": "service 1 [fast]"}, False, False),
         ({"maximum": 5}, False, False),
         ({"refill": False}, False, False),
         ({"problem": "min and max leave no quantity"}, False, False),
@@ -82,9 +93,23 @@ def test_a_changed_row_is_told_and_a_moved_price_or_stock_gets_history(
     [(5, 0, True), (None, 0, True), (0, 0, False), (5, 1, False), (5, None, False), (0, None, False)],
 )
 def test_sold_out_is_the_step_to_zero(before: int | None, after: int | None, sold_out: bool) -> None:
-    rows = (a_row(stock=before, has_stock=True, name="a"), a_row(stock=after, has_stock=True, name="b"))
+    rows = (a_row(stock=before, has_stock=True, maximum=1), a_row(stock=after, has_stock=True, maximum=2))
     [change] = compare(keyed(rows[0]), keyed(rows[1])).changed
     assert change.sold_out is sold_out
+
+
+def test_sold_out_is_the_step_from_what_was_told_last_not_from_what_our_orders_left() -> None:
+    left, none = a_row(stock=0, has_stock=True), a_row(stock=0, has_stock=True)
+    [change] = compare(keyed(left), keyed(none), told={("1", ""): 5}).changed
+    assert (change.sold_out, change.priced) == (True, True)
+    assert compare(keyed(left), keyed(none), told={("1", ""): 0}).same == (("1", ""),)
+
+
+def test_stock_that_our_orders_lowered_is_history_once_the_provider_says_so() -> None:
+    [change] = compare(keyed(a_row(stock=3)), keyed(a_row(stock=3)), told={("1", ""): 5}).changed
+    assert (change.sold_out, change.priced) == (False, True)
+    [back] = compare(keyed(a_row(stock=3)), keyed(a_row(stock=5)), told={("1", ""): 5}).changed
+    assert (back.priced, back.after.stock) == (False, 5), "the provider told nothing new, the row is set right"
 
 
 def test_a_row_that_is_not_there_is_missing() -> None:
@@ -110,6 +135,7 @@ def test_an_empty_catalogue_is_not_believed(stored: int) -> None:
 @pytest.mark.parametrize(("kept", "believed"), [(100, True), (51, True), (50, True), (49, False), (1, False)])
 def test_less_than_half_a_catalogue_is_not_believed(kept: int, believed: bool) -> None:
     diff = compare(many(100), many(kept))
+    assert diff.shrunk is not believed
     assert (diff.refused is None) is believed
     assert len(diff.missing) == (100 - kept if believed else 0)
 
@@ -140,6 +166,195 @@ def test_gone_rows_do_not_make_half_a_catalogue_whole() -> None:
     gone = {(str(number), "") for number in range(90, 100)}
     fresh = {key: row for key, row in many(100).items() if int(row.service) >= 60}
     assert compare(many(100), fresh, gone).refused is not None
+
+
+def test_a_shrunken_catalogue_can_be_believed_and_says_that_it_shrank() -> None:
+    diff = compare(many(100), many(30), believe_shrink=True)
+    assert (diff.refused, diff.shrunk, len(diff.missing)) == (None, True, 70)
+    assert compare(many(100), many(30)).shrunk
+    assert not compare(many(100), many(60)).shrunk
+
+
+def test_an_empty_catalogue_is_never_believed() -> None:
+    diff = compare(many(100), {}, believe_shrink=True)
+    assert (diff.refused, diff.shrunk) == ("the catalogue is empty", False)
+
+
+# --- quarantine ------------------------------------------------------------------------------------------------------
+
+KEY = ("1", "")
+FREE: dict[str, Any] = {"rate": usd("0"), "problem": "the rate '0' is not above 0"}
+VALUES = {"USD": Decimal(1), "EUR": Decimal("1.08")}
+
+
+class Shelf:
+    """One row as the database keeps it from sync to sync."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.row = a_row(**fields)
+        self.doubted: Doubted | None = None
+
+    def sync(self, **fields: Any) -> Change | None:
+        """A complete sync that shows these values; what changes of the row."""
+        doubted = {KEY: self.doubted} if self.doubted is not None else {}
+        diff = compare(keyed(self.row), keyed(a_row(**fields)), doubted=doubted, values=VALUES)
+        if not diff.changed:
+            assert diff.same == (KEY,)
+            return None
+        [change] = diff.changed
+        self.row = change.after
+        self.doubted = Doubted(change.accepted, change.doubts) if change.after.problem is not None else None
+        return change
+
+    @property
+    def problem(self) -> str | None:
+        return self.row.problem
+
+
+DOUBTS: list[tuple[dict[str, Any], str]] = [
+    ({"rate": usd("4.51")}, "the price was 0.90 USD and is 4.51 USD now, more than 5 times as much"),
+    ({"rate": usd("0.179")}, "the price was 0.90 USD and is 0.179 USD now, less than a fifth of it"),
+    ({"rate": Money.parse("5", "EUR")}, "the price was 0.90 USD and is 5.00 EUR now, more than 5 times as much"),
+    ({"type": "Package"}, "its type was 'Default' (smm) and is 'Package' (smm) now"),
+    ({"kind": "product"}, "its type was 'Default' (smm) and is 'Default' (product) now"),
+    (
+        {"name": "Instagram likes"},
+        "its name was 'service 1' and is 'Instagram likes' now, which may be another thing",
+    ),
+    (FREE, "the rate '0' is not above 0"),
+    (
+        {"type": "Package", "rate": usd("9")},
+        "its type was 'Default' (smm) and is 'Package' (smm) now;"
+        " the price was 0.90 USD and is 9.00 USD now, more than 5 times as much",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), DOUBTS)
+def test_a_row_that_changes_too_much_goes_into_quarantine_and_what_was_believed_is_kept(
+    change: dict[str, Any], reason: str
+) -> None:
+    shelf = Shelf()
+    found = shelf.sync(**change)
+    assert found is not None
+    assert (found.quarantined, found.price_changed, found.doubts) == (True, False, 1)
+    assert found.accepted == Believed("service 1", "smm", "Default", usd("0.90"))
+    assert shelf.problem == reason
+    assert found.after == a_row(**{**change, "problem": reason}), "what is doubted is stored all the same"
+
+
+@pytest.mark.parametrize(("change", "reason"), DOUBTS)
+def test_values_that_return_end_the_quarantine_as_if_nothing_had_been(change: dict[str, Any], reason: str) -> None:
+    shelf = Shelf()
+    shelf.sync(**change)
+    shelf.sync(**change)
+    found = shelf.sync()
+    assert found is not None
+    assert (found.released, found.price_changed, shelf.row) == (True, False, a_row())
+    assert shelf.sync() is None
+
+
+@pytest.mark.parametrize(("change", "reason"), DOUBTS)
+def test_the_same_new_values_are_believed_when_ten_syncs_have_shown_them(change: dict[str, Any], reason: str) -> None:
+    shelf = Shelf()
+    for seen in range(1, BELIEVED_AFTER):
+        found = shelf.sync(**change)
+        assert found is not None
+        assert (found.doubts, shelf.problem) == (seen, reason)
+    found = shelf.sync(**change)
+    assert found is not None
+    assert (found.released, shelf.problem, found.accepted) == (True, None, None)
+    assert found.price_changed is ("rate" in change)
+    assert shelf.sync(**change) is None, "and they are what later ones are compared with"
+
+
+def test_other_new_values_begin_to_be_counted_anew_and_are_compared_with_what_was_believed() -> None:
+    shelf = Shelf()
+    for _ in range(BELIEVED_AFTER - 1):
+        shelf.sync(rate=usd("9"))
+    found = shelf.sync(rate=usd("20"))
+    assert found is not None
+    assert (found.doubts, found.was) == (1, Believed("service 1", "smm", "Default", usd("0.90")))
+    sane = shelf.sync(rate=usd("1.00"))
+    assert sane is not None
+    assert (sane.released, sane.price_changed) == (True, True), "in the range of what was believed"
+
+
+@pytest.mark.parametrize("rate", ["0.18", "4.50", "0.90000001"])
+def test_a_price_from_a_fifth_to_five_times_the_last_one_is_believed(rate: str) -> None:
+    found = Shelf().sync(rate=usd(rate))
+    assert found is not None
+    assert (found.after.problem, found.price_changed) == (None, True)
+
+
+def test_a_price_that_climbs_slowly_is_compared_with_the_last_believed_one() -> None:
+    shelf = Shelf()
+    for rate in ("2.00", "8.00", "30.00"):
+        shelf.sync(rate=usd(rate))
+        assert shelf.problem is None
+
+
+def test_prices_in_currencies_without_a_common_value_are_not_compared() -> None:
+    found = Shelf().sync(rate=Money.parse("900", "IRR"))
+    assert found is not None
+    assert found.after.problem is None
+
+
+def test_another_spelling_of_the_type_is_the_same_type() -> None:
+    found = Shelf(type="Custom Comments").sync(type="custom  comments")
+    assert found is not None
+    assert found.after.problem is None
+
+
+def test_a_price_of_nothing_that_was_believed_is_no_doubt_any_more() -> None:
+    shelf = Shelf()
+    shelf.row, shelf.doubted = replace(a_row(**FREE), problem=None), None  # released by the operator
+    assert shelf.sync(**FREE) is None
+    shelf.sync(rate=usd("0.90"))
+    assert shelf.problem is None, "that something costs again is no mistake"
+
+
+@pytest.mark.parametrize(
+    "broken", [{"rate": None, "problem": "no price"}, {"minimum": 9, "maximum": 1, "problem": "x"}]
+)
+def test_what_nobody_could_buy_is_not_believed_however_often_it_is_seen(broken: dict[str, Any]) -> None:
+    shelf = Shelf()
+    for _ in range(BELIEVED_AFTER + 2):
+        shelf.sync(**broken)
+        assert shelf.problem == broken["problem"]
+        assert shelf.doubted == Doubted(Believed("service 1", "smm", "Default", usd("0.90")), 0)
+    shelf.sync(rate=usd("0.95"))
+    assert shelf.problem is None
+    shelf.sync(**broken)
+    shelf.sync(rate=usd("50"))
+    assert shelf.problem is not None, "what was believed before it broke is not forgotten"
+    assert shelf.doubted == Doubted(Believed("service 1", "smm", "Default", usd("0.95")), 1)
+
+
+def test_a_row_that_was_never_believed_is_doubted_for_what_it_is_alone() -> None:
+    shelf = Shelf(**FREE)
+    shelf.doubted = Doubted(None, first_doubts(shelf.row))
+    found = shelf.sync(name="another thing", rate=usd("500"))
+    assert found is not None
+    assert (found.released, found.price_changed, found.was) == (True, True, None)
+
+
+def test_a_free_row_from_the_first_sync_on_is_believed_after_ten() -> None:
+    shelf = Shelf(**FREE)
+    shelf.doubted = Doubted(None, first_doubts(shelf.row))
+    for _ in range(BELIEVED_AFTER - 2):
+        shelf.sync(**FREE)
+        assert shelf.problem is not None
+    shelf.sync(**FREE)
+    assert (shelf.problem, shelf.row.rate) == (None, usd("0"))
+
+
+def test_the_stock_of_a_quarantined_row_goes_on() -> None:
+    shelf = Shelf(stock=5, has_stock=True)
+    shelf.sync(rate=usd("9"), stock=5, has_stock=True)
+    found = shelf.sync(rate=usd("9"), stock=0, has_stock=True, maximum=77)
+    assert found is not None
+    assert (found.sold_out, found.priced, found.after.maximum, found.doubts) == (True, True, 77, 2)
 
 
 # --- rows that come twice --------------------------------------------------------------------------------------------
@@ -189,7 +404,8 @@ def test_a_believed_catalogue_accounts_for_every_row_once(
     gone = {key for key in before if int(key[0]) in gone_services}
     diff = compare(before, after, gone)
     if diff.refused is not None:
-        assert diff == Diff(refused=diff.refused)
+        assert diff == Diff(refused=diff.refused, shrunk=diff.shrunk)
+        assert diff.shrunk is bool(after)
         live = before.keys() - gone
         assert not after or 2 * len(live & after.keys()) < len(live)
         return

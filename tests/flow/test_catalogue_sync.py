@@ -13,12 +13,14 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Connection, select
 
+from aggregator.domain.charges import Lesson, Sample
 from aggregator.domain.clock import ManualClock
-from aggregator.domain.errors import StorageUnavailable
+from aggregator.domain.errors import Problem, StorageUnavailable
 from aggregator.domain.money import Money
 from aggregator.domain.routing import OfferView
+from aggregator.domain.sync import BELIEVED_AFTER
 from aggregator.flow.base import House
-from aggregator.flow.catalogue_sync import MAX_PAGES, RETRY_S, CatalogueSync
+from aggregator.flow.catalogue_sync import MAX_PAGES, RETRY_S, CatalogueSync, release_catalogue, release_rows
 from aggregator.flow.views import load_world, offer_views
 from aggregator.outbound import Outbound
 from aggregator.providers.limits import Limiter
@@ -442,6 +444,23 @@ async def test_what_is_no_price_changes_the_row_without_history(scene: Scene) ->
     assert len(await scene.history("1")) == 1
 
 
+async def test_stock_that_planned_orders_took_is_told_when_the_provider_is_sold_out(scene: Scene) -> None:
+    scene.hstock.rows = [service(number, entityType="product", stock=5) for number in range(1, 4)]
+    await scene.sync("hstock")
+    await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 0))
+    await scene.sync("hstock")
+    assert (await scene.row("2", provider="hstock"))["stock"] == 5, "the provider has them still"
+    await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 0))
+    for row in scene.hstock.rows:
+        row["stock"] = 0
+    for _ in range(2):
+        scene.clock.advance(600)
+        await scene.sync("hstock")
+    assert await scene.told() == [("catalogue.out_of_stock", {"provider": "hstock", "service": "2", "country": ""})]
+    assert [stock for _, stock in await scene.history("2", "hstock")] == [5, 0]
+    assert (await scene.row("2", provider="hstock"))["stock_at"] == scene.clock.now(), "confirmed is as good as changed"
+
+
 async def test_stock_is_history_and_its_end_is_told_once(scene: Scene) -> None:
     scene.hstock.rows = [service(number, entityType="product", stock=5) for number in range(1, 4)]
     await scene.sync("hstock")
@@ -496,6 +515,224 @@ async def test_a_provider_that_renews_its_catalogue_bit_by_bit_is_believed_for_e
         for _ in range(GONE_AFTER):
             scene.panel.rows = [service(number) for number in range(start, start + 4)]
             assert await scene.sync() is None
+
+
+# --- quarantine ------------------------------------------------------------------------------------------------------
+
+NINE: dict[str, Any] = {"rate": "9.00"}
+TOO_DEAR = "the price was 0.90 USD and is 9.00 USD now, more than 5 times as much"
+
+
+def shown(rate: str = "0.90", name: str = "service 1") -> dict[str, Any]:
+    return {"name": name, "kind": "smm", "type": "Default", "rate": {"amount": rate, "currency": "USD"}}
+
+
+async def doubted(scene: Scene, **values: Any) -> None:
+    """A sync that shows our offer, and one that nobody sells, with these values."""
+    for row in scene.panel.rows[:2]:
+        row |= values
+    scene.clock.advance(900)
+    assert await scene.sync() is None
+
+
+async def test_an_absurd_price_is_quarantined_told_once_and_not_forgotten(scene: Scene) -> None:
+    await scene.sync()
+    for _ in range(3):
+        await doubted(scene, **NINE, max=7000)
+    row = await scene.row("1")
+    assert (row["problem"], row["doubts"], row["accepted"]) == (TOO_DEAR, 3, shown())
+    assert (row["rate_units"], row["maximum"]) == (900_000_000, 7000)
+    about = {"provider": "panel", "service": "1", "country": ""}
+    told = {**about, "reason": TOO_DEAR, "before": shown(), "after": shown("9.00")}
+    assert await scene.told() == [("catalogue.quarantined", told)]
+    view = await scene.offer("followers")
+    assert view.row is not None
+    assert view.row.problem == TOO_DEAR
+    assert (await scene.row("2"))["problem"] == TOO_DEAR
+    assert await scene.history("1") == [(90_000_000, None), (900_000_000, None)]
+
+
+async def test_values_that_return_end_the_quarantine_with_what_charges_had_taught(scene: Scene) -> None:
+    await scene.sync()
+    lesson = Lesson(1000, 95_000_000)
+    row_id = (await scene.row("1"))["id"]
+    await scene.house.database.write(lambda c: catalogue.set_charges(c, row_id, [Sample(1, 95, 1, 90)], lesson))
+    await doubted(scene, **NINE)
+    await doubted(scene, rate="0.90")
+    row = await scene.row("1")
+    assert (row["problem"], row["accepted"], row["doubts"]) == (None, None, 0)
+    assert (row["charged_rate_units"], len(row["charges"])) == (95_000_000, 1)
+    assert [name for name, _ in await scene.told()] == ["catalogue.quarantined"]
+
+
+async def test_new_values_seen_in_ten_syncs_are_believed_and_the_change_is_told(scene: Scene) -> None:
+    await scene.sync()
+    await scene.house.database.write(lambda c: catalogue.set_charges(c, 1, [], Lesson(1000, 95_000_000)))
+    for _ in range(BELIEVED_AFTER - 1):
+        await doubted(scene, **NINE)
+        assert (await scene.row("1"))["problem"]
+    await doubted(scene, **NINE)
+    row = await scene.row("1")
+    assert (row["problem"], row["accepted"], row["doubts"], row["charged_rate_units"]) == (None, None, 0, None)
+    names = [name for name, _ in await scene.told()]
+    assert names == ["catalogue.quarantined", "catalogue.price_changed"]
+    assert (await scene.told())[1][1]["before"] == {"amount": "0.90", "currency": "USD"}
+    await doubted(scene, rate="0.90")
+    assert (await scene.row("1"))["problem"], "now the old price is the odd one"
+
+
+async def test_a_sync_that_was_not_complete_counts_for_nothing(scene: Scene) -> None:
+    await scene.sync()
+    await doubted(scene, **NINE)
+    answers: list[dict[str, Any]] = [{"payload": []}, {"status": 502}, {"payload": [service(1, **NINE)]}]
+    for answer in answers:
+        scene.panel.fails("services", **answer)
+        assert await scene.sync() is not None
+    assert (await scene.row("1"))["doubts"] == 1
+
+
+async def test_a_rename_under_the_same_id_is_quarantined_and_an_edit_is_not(scene: Scene) -> None:
+    scene.panel.rows[0]["name"] = "Instagram Followers [R30]"
+    await scene.sync()
+    scene.panel.rows[0]["name"] = "𝗜𝗻𝘀𝘁𝗮𝗴𝗿𝗮𝗺 Followers ⚡ Refill 60 Days"
+    await scene.sync()
+    assert (await scene.row("1"))["problem"] is None
+    scene.panel.rows[0]["name"] = "Instagram Likes [R30]"
+    await scene.sync()
+    row = await scene.row("1")
+    assert "which may be another thing" in row["problem"]
+    assert row["accepted"]["name"] == "𝗜𝗻𝘀𝘁𝗮𝗴𝗿𝗮𝗺 Followers ⚡ Refill 60 Days"
+
+
+async def test_what_the_operator_releases_is_believed_at_once(scene: Scene) -> None:
+    await scene.sync()
+    await doubted(scene, **NINE)
+    write = scene.house.database.write
+    ids = await write(lambda c: release_rows(c, scene.house, "panel", "1", None))
+    assert ids == [(await scene.row("1"))["id"]]
+    assert [name for name, _ in await scene.told()] == ["catalogue.quarantined", "catalogue.price_changed"]
+    await scene.sync()
+    assert (await scene.row("1"))["problem"] is None
+    assert (await scene.row("2"))["problem"] == TOO_DEAR, "the other one was not released"
+
+
+async def test_a_price_of_nothing_is_believed_when_the_operator_says_so(scene: Scene) -> None:
+    scene.panel.rows[0]["rate"] = "0"
+    await scene.sync()
+    assert (await scene.row("1"))["problem"] == "the rate '0' is not above 0"
+    await scene.house.database.write(lambda c: release_rows(c, scene.house, "panel", "1", None))
+    for _ in range(2):
+        await scene.sync()
+        assert (await scene.row("1"))["problem"] is None
+
+
+@pytest.mark.parametrize("odd", [{"rate": "much"}, {"min": 500, "max": 100}])
+async def test_what_nobody_could_buy_is_not_released(scene: Scene, odd: dict[str, Any]) -> None:
+    scene.panel.rows[0] |= odd
+    await scene.sync()
+    with pytest.raises(Problem, match="nobody could buy it"):
+        await scene.house.database.write(lambda c: release_rows(c, scene.house, "panel", "1", None))
+    with pytest.raises(Problem, match="not in quarantine"):
+        await scene.house.database.write(lambda c: release_rows(c, scene.house, "panel", "2", None))
+    with pytest.raises(Problem, match="no such service"):
+        await scene.house.database.write(lambda c: release_rows(c, scene.house, "panel", "999", None))
+
+
+async def test_a_project_is_released_for_one_country_or_for_all(scene: Scene) -> None:
+    scene.hstock.projects = [project("p2", country) for country in ("us", "de", "fr")]
+    await scene.sync("hstock")
+    for row in scene.hstock.projects:
+        row["price"] = "50"
+    await scene.sync("hstock")
+    write = scene.house.database.write
+    assert len(await write(lambda c: release_rows(c, scene.house, "hstock", "p2", "DE"))) == 1
+    assert (await scene.row("p2", "de", "hstock"))["problem"] is None
+    assert len(await write(lambda c: release_rows(c, scene.house, "hstock", "p2", None))) == 2
+
+
+# --- a catalogue that really shrank ----------------------------------------------------------------------------------
+
+
+async def test_a_shrunken_catalogue_is_believed_when_ten_syncs_in_a_row_have_shown_it(scene: Scene) -> None:
+    await scene.sync()
+    scene.panel.rows = scene.panel.rows[6:]
+    for seen in range(1, BELIEVED_AFTER):
+        refused = await scene.sync()
+        assert refused is not None
+        assert f"only 4 of 10 known services are left in the catalogue ({seen} of the 10 syncs in a row" in refused
+        assert '{"catalogue": true}' in refused
+        if seen == 5:
+            scene.panel.fails("services", status=502)
+            assert await scene.sync() is not None
+            scene.panel.instead.clear()
+    for _ in range(GONE_AFTER):
+        view = await scene.offer("followers")
+        assert view.row is not None
+        assert view.row.problem is None
+        assert await scene.sync() is None
+    assert [name for name, _ in await scene.told() if name.startswith("catalogue.")] == ["catalogue.removed"]
+    assert (await scene.health())["catalogue_rows"] == 4
+    assert await scene.sync() is None
+    assert (await scene.health())["services_shrunk"] == 0
+
+
+async def test_a_whole_catalogue_in_between_begins_the_count_anew(scene: Scene) -> None:
+    await scene.sync()
+    whole, part = scene.panel.rows, scene.panel.rows[6:]
+    for rows in ([part] * 8, [whole], [part] * (BELIEVED_AFTER - 1)):
+        for scene.panel.rows in rows:
+            await scene.sync()
+    assert (await scene.health())["services_shrunk"] == BELIEVED_AFTER - 1
+    assert {row["missing"] for row in (await scene.rows()).values()} == {0}
+
+
+async def test_the_operator_may_say_that_a_catalogue_really_shrank(scene: Scene) -> None:
+    await scene.sync()
+    write = scene.house.database.write
+    with pytest.raises(Problem, match="not in doubt"):
+        await write(lambda c: release_catalogue(c, scene.house, "panel"))
+    scene.panel.rows = scene.panel.rows[6:]
+    await scene.sync()
+    await write(lambda c: release_catalogue(c, scene.house, "panel"))
+    assert (await scene.health())["next_catalogue_at"] == scene.clock.now()
+    for _ in range(GONE_AFTER + 1):
+        assert await scene.sync() is None
+    assert (await scene.health())["catalogue_rows"] == 4
+
+
+async def test_a_catalogue_that_stays_small_is_not_asked_for_every_half_minute(scene: Scene) -> None:
+    await scene.sync()
+    scene.panel.rows = scene.panel.rows[6:]
+    waits = []
+    for _ in range(3):
+        await scene.sync()
+        waits.append(((await scene.health())["next_catalogue_at"] - scene.clock.now()).total_seconds())
+    assert waits == [RETRY_S, 900, 900]
+
+
+async def test_an_empty_catalogue_is_not_believed_however_often_it_is_seen(scene: Scene) -> None:
+    await scene.sync()
+    scene.panel.rows = []
+    for _ in range(BELIEVED_AFTER + GONE_AFTER):
+        assert await scene.sync() == "the catalogue is empty"
+    assert len(await scene.rows()) == 10
+    with pytest.raises(Problem, match="not in doubt"):
+        await scene.house.database.write(lambda c: release_catalogue(c, scene.house, "panel"))
+
+
+async def test_numbers_shrink_by_themselves(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", country) for country in ("us", "de", "fr", "es", "pl")]
+    await scene.sync("hstock")
+    scene.hstock.projects = scene.hstock.projects[:2]
+    refused = await scene.sync("hstock")
+    assert refused is not None
+    assert refused.startswith(
+        "numbers: only 2 of 5 known services are left in the catalogue (1 of the 10 syncs in a row"
+    )
+    await scene.house.database.write(lambda c: release_catalogue(c, scene.house, "hstock"))
+    for _ in range(GONE_AFTER + 1):
+        assert await scene.sync("hstock") is None
+    assert (await scene.health("hstock"))["numbers_shrunk"] == 0
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

@@ -181,6 +181,45 @@ async def test_a_change_that_could_not_be_written_is_told_by_the_next_report(
     assert [name for name, _ in await told(database)] == ["provider.down"]
 
 
+async def test_a_change_that_was_written_although_its_answer_was_lost_is_undone_and_told_by_the_next_answer(
+    health: Health, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = database.write
+
+    async def forgetful(work: Callable[[Connection], Any]) -> Any:
+        await write(work)
+        raise StorageUnavailable("the connection was lost in the COMMIT")
+
+    for _ in range(FAILURES_TO_OPEN - 1):
+        await health.note("smmplus", LOST)
+    with monkeypatch.context() as broken:
+        broken.setattr(database, "write", forgetful)
+        with pytest.raises(StorageUnavailable):
+            await health.note("smmplus", LOST)
+    await health.answered("smmplus")
+    assert [name for name, _ in await told(database)] == ["provider.down", "provider.up"]
+    assert (await database.read(catalogue.health))["smmplus"]["down_since"] is None
+
+
+async def test_a_provider_that_came_up_although_the_answer_was_lost_can_go_down_again_and_tells_it(
+    health: Health, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = database.write
+
+    async def forgetful(work: Callable[[Connection], Any]) -> Any:
+        await write(work)
+        raise StorageUnavailable("the connection was lost in the COMMIT")
+
+    await goes_down(health)
+    with monkeypatch.context() as broken:
+        broken.setattr(database, "write", forgetful)
+        with pytest.raises(StorageUnavailable):
+            await health.answered("smmplus")
+    await goes_down(health)
+    assert [name for name, _ in await told(database)] == ["provider.down", "provider.up", "provider.down"]
+    assert health.down_reason("smmplus") == "timeout"
+
+
 async def test_a_provider_that_nobody_configured_harms_nothing(health: Health) -> None:
     await health.answered("stranger")
     await health.failed("stranger", "why")

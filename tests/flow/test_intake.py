@@ -92,7 +92,7 @@ DERIVED: list[tuple[str, dict[str, Any], int]] = [
     ("poll", {"link": LINK, "quantity": 10, "params": {"answer_number": "2"}}, 10),
     ("posts", {"params": {"username": "me", "min": "10", "max": "20", "delay": "0", "posts": "3"}}, 60),
     ("posts", {"params": {"username": "me", "min": "10", "max": "20", "delay": "0"}}, 20),
-    ("followers", {"quantity": 500, "link": LINK, "params": {"runs": "2", "interval": "60"}}, 500),
+    ("followers", {"quantity": 500, "link": LINK, "params": {"runs": "2", "interval": "60"}}, 1000),
     ("gmail", {"quantity": 3}, 3),
     ("code", {"quantity": 10, "params": {"country": "us"}}, 10),
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
@@ -19,7 +19,7 @@ from aggregator.domain.orders import Order, OrderState
 from aggregator.flow.routing import LEASE_S, PLAN_GOOD_FOR_S, Routing
 from aggregator.providers import gateway as gateway_module
 from aggregator.sandbox.faults import FaultRule
-from aggregator.storage import catalogue
+from aggregator.storage import catalogue, history
 from aggregator.storage.database import Database
 from aggregator.storage.tables import orders as orders_table
 from aggregator.storage.tables import provider_services
@@ -208,7 +208,7 @@ async def test_among_equals_the_configs_order_decides(database: Database, clock:
         await route(street)
         assert await reasons(street, order) == {
             "smmplus/1": "chosen: the cheapest that can take it",
-            "smmcheap/1": "eligible at the same cost; another comes first",
+            "smmcheap/1": "eligible at the same cost; the chosen one comes first in the config",
         }
 
 
@@ -335,7 +335,8 @@ async def test_a_first_sync_that_failed_counts_and_the_others_are_asked(
         await street.synced()
         await street.settle()
         assert (await street.order(order.number)).provider == "smmcheap"
-        assert (await reasons(street, order))["hstock/1"] == "the provider's catalogue is not synced yet"
+        why = (await reasons(street, order))["hstock/1"]
+        assert why.startswith("the provider's catalogue is not synced yet: ")
 
 
 @on_sqlite
@@ -351,6 +352,125 @@ async def test_a_sync_that_never_ends_is_waited_for_no_longer_than_its_timeout(
         assert await street.attempts(order.number) == []
         await street.advance(2)
         assert (await street.order(order.number)).provider == "smmcheap"
+
+
+# --- what became of earlier orders
+
+
+async def ended(street: Street, provider: str, state: OrderState, count: int, delivered: int = 0) -> None:
+    def write(connection: Connection) -> None:
+        for _ in range(count):
+            history.note_end(
+                connection,
+                provider,
+                "1",
+                state=state,
+                ordered=1000,
+                delivered=delivered,
+                duration=timedelta(hours=1),
+                at=street.clock.now(),
+            )
+
+    await street.database.write(write)
+
+
+@pytest.mark.parametrize(("strategy", "winner"), [("cheapest", "hstock"), ("best_value", "smmplus")])
+async def test_a_strategy_decides_whether_canceled_orders_make_an_offer_dearer(
+    database: Database, clock: ManualClock, tmp_path: Path, strategy: str, winner: str
+) -> None:
+    services = {"followers": {**smm("smmplus/1", "hstock/1"), "strategy": strategy}}
+    async with a_street(database, clock, tmp_path, services) as street:
+        await ended(street, "hstock", OrderState.CANCELED, 6)
+        await ended(street, "hstock", OrderState.COMPLETED, 4, 1000)
+        await ended(street, "smmplus", OrderState.COMPLETED, 10, 1000)
+        order = await street.take("followers", 1000)
+        await route(street)
+        row = (await street.attempts(order.number))[-1]
+        assert row["provider"] == winner
+        said = await reasons(street, order)
+        if strategy == "best_value":
+            assert said["smmplus/1"].startswith(
+                "chosen: the best value; counts as 0.90 USD: 100.0% of what was ordered"
+            )
+            assert said["hstock/1"].startswith("eligible, worse by 0.35 USD; counts as 1.25 USD: 40.0% of what")
+
+
+@on_sqlite
+async def test_among_equal_costs_the_more_reliable_wins(database: Database, clock: ManualClock, tmp_path: Path) -> None:
+    async with a_street(database, clock, tmp_path, {"same": smm("smmplus/1", "smmcheap/1")}) as street:
+        cheap = street.account("smmcheap").services
+        cheap["1"] = replace(cheap["1"], rate="0.90")
+        street.clock.advance(901)
+        await street.synced()
+        await ended(street, "smmplus", OrderState.FAILED, 5)
+        order = await street.take("same")
+        await route(street)
+        # Nothing is known of smmcheap: it counts as the others do, and the config decides.
+        assert (await street.attempts(order.number))[-1]["provider"] == "smmplus"
+        await ended(street, "smmcheap", OrderState.COMPLETED, 5, 1000)
+        order = await street.take("same", link="https://example.com/b")
+        await route(street)
+        assert await reasons(street, order) == {
+            "smmcheap/1": "chosen: the cheapest that can take it",
+            "smmplus/1": "eligible at the same cost; the chosen one completed more of its orders",
+        }
+
+
+@on_sqlite
+async def test_a_service_may_require_refills(database: Database, clock: ManualClock, tmp_path: Path) -> None:
+    services = {"followers": {**smm("smmplus/1", "hstock/1"), "refill": {"required": True}}}
+    async with a_street(database, clock, tmp_path, services) as street:
+        order = await street.take("followers", 1000)
+        await route(street)
+        assert await reasons(street, order) == {
+            "smmplus/1": "chosen: the cheapest that can take it",
+            "hstock/1": "it cannot be refilled, which the service requires (config `refill.required`)",
+        }
+
+
+@on_sqlite
+async def test_parameters_that_no_offer_takes_are_refused_at_the_door(street: Street) -> None:
+    problem = await street.refused(street.wish("followers", 1000, "https://example.com/a", params={"comments": "nice"}))
+    assert problem.field == "params.comments"
+    assert problem.detail == "is not taken by services of type Default; leave it out"
+    both = await street.take("comments", None, params={"comments": "nice\n" * 10})
+    await route(street)
+    assert (await street.attempts(both.number))[-1]["provider"]
+
+
+async def test_a_quarantined_offer_is_passed_over_until_it_is_as_it_was(street: Street) -> None:
+    services = street.account("hstock").services
+    known = services["1"]
+    services["1"] = replace(known, rate="0.01")
+    street.clock.advance(901)
+    await street.synced()
+    order = await street.take("followers", 1000)
+    await route(street)
+    assert (await street.attempts(order.number))[-1]["provider"] == "smmcheap"
+    why = "quarantined: the price was 0.50 USD and is 0.01 USD now, less than a fifth of it"
+    assert (await reasons(street, order))["hstock/1"] == why
+    assert await street.general_events() == ["catalogue.quarantined"]
+    services["1"] = known
+    street.clock.advance(901)
+    await street.synced()
+    later = await street.take("followers", 1000, link="https://example.com/b")
+    await route(street)
+    assert (await street.attempts(later.number))[-1]["provider"] == "hstock"
+
+
+async def test_stock_that_our_own_orders_used_up_is_told_when_the_provider_says_so(street: Street) -> None:
+    services = street.account("hstock").services
+    stock = int(services["5"].stock or 0)
+    order = await street.bought("last-ones", stock)
+    assert (await street.database.read(lambda c: catalogue.stock_of(c, "hstock", "5")))[0] == 0
+    assert "catalogue.out_of_stock" not in await street.general_events()
+    street.clock.advance(901)
+    await street.synced()
+    assert (await street.general_events()).count("catalogue.out_of_stock") == 1
+    street.clock.advance(901)
+    await street.synced()
+    assert (await street.general_events()).count("catalogue.out_of_stock") == 1
+    assert order.provider == "hstock"
 
 
 # --- claims, rounds, neighbours
@@ -373,10 +493,10 @@ async def test_an_order_whose_routing_broke_does_not_hurt_its_neighbours_and_com
     good, bad = await street.take("followers"), await street.take("followers", link="https://example.com/b")
     rank = Routing._rank
 
-    def ranked(stage: Routing, order: Order, offers: Any) -> Any:
+    def ranked(stage: Routing, order: Order, service: Any, offers: Any) -> Any:
         if order.number == bad.number:
             raise ValueError("a rule has a mistake")
-        return rank(stage, order, offers)
+        return rank(stage, order, service, offers)
 
     with monkeypatch.context() as broken:
         broken.setattr(Routing, "_rank", ranked)

@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import Connection, RowMapping, select, update
 
 from aggregator.domain.errors import ClaimLost
-from aggregator.storage import claims
+from aggregator.domain.orders import OrderState
+from aggregator.storage import catalogue, claims
 from aggregator.storage.database import Database, PostgresDatabase
-from aggregator.storage.tables import attempts, deliveries, numbers, orders, refills
+from aggregator.storage.tables import attempts, deliveries, metadata, numbers, orders, refills
+from aggregator.storage.types import Instant
 from tests.support import rows
 from tests.support.examples import NOW, later
 
@@ -165,3 +167,70 @@ async def test_a_new_daemon_ends_every_claim_at_once(database: Database) -> None
 
 def test_tokens_are_never_the_same() -> None:
     assert len({claims.new_token() for _ in range(1000)}) == 1000
+
+
+# --- a clock that jumps
+
+
+def moments(connection: Connection) -> dict[str, list[object]]:
+    """Every instant that is stored, by its column."""
+    return {
+        f"{column.table.name}.{column.name}": list(
+            connection.execute(select(column).order_by(*column.table.primary_key)).scalars()
+        )
+        for table in metadata.sorted_tables
+        for column in table.c
+        if isinstance(column.type, Instant)
+    }
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), -timedelta(hours=1, microseconds=1)])
+async def test_what_is_due_moves_along_with_the_clock_and_what_has_happened_stays(
+    database: Database, jump: timedelta
+) -> None:
+    def life(connection: Connection) -> None:
+        rows.accept(connection)
+        rows.place(connection, rows.accept(connection))
+        rows.lose(connection, rows.accept(connection))
+        rows.buy(connection, rows.accept(connection, kind="sms"), rented=["+1"])
+        rows.buy(connection, rows.accept(connection))
+        ended = rows.buy(connection, rows.accept(connection))
+        rows.report(connection, ended, state=OrderState.COMPLETED)
+        rows.sequence(connection, "shop")
+        catalogue.ensure_providers(connection, ["smmplus"], NOW)
+
+    await database.write(life)
+    await database.write(lambda c: take(c, "mine"))
+    before = await database.read(moments)
+    moved = await database.write(lambda c: claims.shift_all(c, metadata.sorted_tables, jump))
+    after = await database.read(moments)
+
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {
+        "orders.next_route_at", "orders.give_up_at", "orders.next_poll_at", "orders.claimed_until",
+        "attempts.claimed_until", "numbers.next_check_at", "deliveries.next_at", "deliveries.hold_until",
+        "providers.next_catalogue_at", "providers.next_balance_at",
+    } - {name for name in ("deliveries.hold_until",) if not any(before[name])}  # fmt: skip
+    assert moved >= len(changed)
+    for name in changed - {"orders.give_up_at"}:
+        expected = [moment + jump if moment is not None else None for moment in before[name]]  # type: ignore[operator]
+        assert after[name] == expected, name
+    # Nobody waits for the one that has ended.
+    *open_ones, ended = zip(before["orders.give_up_at"], after["orders.give_up_at"], strict=True)
+    assert all(later_ == earlier + jump for earlier, later_ in open_ones)  # type: ignore[operator]
+    assert ended[0] == ended[1]
+
+
+def test_every_moment_that_is_claimed_or_due_is_known_as_one() -> None:
+    """A column of a new table that is forgotten here would let a jump of the clock end something early."""
+    known = {column.name for table in metadata.sorted_tables for column in table.c if claims.is_deadline(column)}
+    instants = {
+        column.name for table in metadata.sorted_tables for column in table.c if isinstance(column.type, Instant)
+    }
+    happened = {
+        "created_at", "updated_at", "finished_at", "sent_at", "requested_at", "delivered_at", "placed_at", "stuck_at",
+        "alone_since", "count_at", "cancel_at", "balance_at", "catalogue_at", "batch_at", "down_since", "stock_at",
+        "first_seen_at", "seen_at", "at", "first_at", "last_at",
+    }  # fmt: skip
+    # The breaker looks at its clock itself, and when a number ends is the provider's to say.
+    assert instants - known <= happened | {"open_until", "expires_at"}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, text
 
+from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId
 from aggregator.domain.money import Money
-from aggregator.domain.orders import OrderState
-from aggregator.storage import deliverables, invariants, ledger, refills
+from aggregator.domain.orders import OrderState, Role, Summed, apply
+from aggregator.storage import cancels, deliverables, invariants, ledger, orders, refills
 from aggregator.storage.database import Database
 from aggregator.storage.deliverables import Sealer
 from tests.support import rows
@@ -20,6 +22,7 @@ SEALER = Sealer("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
 
 # Which order is which in `everything`: they are numbered from 1.
 ACCEPTED, PLANNED, PLACING, UNCLEAR, PENDING, COMPLETED, PARTIAL, FAILED, REFUSED, SMS, CORRECTED = range(1, 12)
+PARENT, RUN, SHORT, REST, WISHED = range(13, 18)
 
 
 def everything(connection: Connection) -> None:
@@ -46,6 +49,26 @@ def everything(connection: Connection) -> None:
     refills.add(connection, RefillId("ref_1"), completed.number, "smmplus", 50, NOW)
     rows.sequence(connection, "shop", "other", at=later(60))
     rows.report(connection, rows.buy(connection, rows.accept(connection)), state=OrderState.IN_PROGRESS, start_count=5)
+    _relatives(connection)
+
+
+def _relatives(connection: Connection) -> None:
+    """A parent whose first run is over, an order whose rest is bought elsewhere, and one whose cancel was asked for."""
+    params = {"runs": "2", "interval": "60"}
+    parent = rows.accept(connection, role=Role.PARENT, quantity=2000, params=params)
+    run = rows.accept(connection, role=Role.RUN, parent=parent.id, ordinal=1)
+    going_on = apply(parent, Summed(OrderState.IN_PROGRESS), NOW)
+    orders.save(connection, parent, going_on.order, going_on.events, NOW, next_run_at=later(3600))
+    rows.end(connection, run, OrderState.FAILED)
+    short = rows.buy(connection, rows.accept(connection))
+    short = rows.report(connection, short, state=OrderState.PARTIAL, remains=157)
+    rows.accept(connection, role=Role.REMAINDER, parent=short.id, ordinal=1, quantity=157)
+    wished = rows.buy(connection, rows.accept(connection))
+    number = cancels.add(connection, "cnl_1", wished.number, "smmplus", NOW)
+    cancels.mark_sent(connection, [number], NOW)
+    cancels.change(connection, number, state="asked", finished_at=NOW)
+    asked = replace(wished, cancel_state="asked", cancel_at=NOW)
+    orders.save(connection, wished, asked, (Draft("order.cancel_asked"),), NOW)
 
 
 def execute(connection: Connection, statements: Sequence[str]) -> None:
@@ -399,13 +422,17 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     (
         "a child before its parent",
         f"order {ACCEPTED}: a child comes after its parent",
-        [f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {PENDING}) WHERE number = {ACCEPTED}"],
+        [
+            f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {PENDING}), ordinal = 1,"
+            f" role = 'run' WHERE number = {ACCEPTED}"
+        ],
     ),
     (
         "a child of somebody else's order",
         f"order {PENDING}: a child comes after its parent and belongs to the same owner",
         [
-            f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {ACCEPTED}), owner = 'stranger'"
+            f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {ACCEPTED}), owner = 'stranger',"
+            " role = 'run', ordinal = 1"
             f" WHERE number = {PENDING}"
         ],
     ),
@@ -449,6 +476,61 @@ PLANTED: list[tuple[str, str, list[str]]] = [
         "an event that gives an order's parameters away",
         "an event's bytes tell the same as its row; the body holds the order's params",
         [f"UPDATE events SET body = replace(body, '\"link\"', '\"params\"') WHERE order_number = {PENDING}"],
+    ),
+    (
+        "a refused cancel that its order shows as asked",
+        f"order {WISHED}: an order's cancel is what became of the newest wish; asked, the newest wish is refused",
+        ["UPDATE cancels SET state = 'refused'"],
+    ),
+    (
+        "a cancel of which nobody has made a wish",
+        f"order {PENDING}: an order's cancel is what became of the newest wish",
+        [f"UPDATE orders SET cancel_state = 'asked' WHERE number = {PENDING}"],
+    ),
+    (
+        "a cancel at a provider that does not have the order",
+        "only an order that was bought is canceled at a provider, at the one that has it",
+        ["UPDATE cancels SET provider = 'another'"],
+    ),
+    (
+        "a cancel that was asked for and not told",
+        f"order {WISHED}: a wish that the provider took or refused was told",
+        ["UPDATE events SET type = 'order.progress' WHERE type = 'order.cancel_asked'"],
+    ),
+    (
+        "a run of an order that is no parent",
+        f"order {RUN}: runs belong to a parent",
+        [f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {PENDING}) WHERE number = {RUN}"],
+    ),
+    (
+        "a remainder of more than there was",
+        f"order {REST}: runs belong to a parent, a remainder to an order that ended short, for no more than was",
+        [f"UPDATE orders SET quantity = 1001 WHERE number = {REST}"],
+    ),
+    (
+        "a remainder of an order that did not end short",
+        f"order {REST}: runs belong to a parent, a remainder to an order that ended short",
+        [f"UPDATE orders SET parent = (SELECT id FROM orders p WHERE p.number = {PENDING}) WHERE number = {REST}"],
+    ),
+    (
+        "a run that is missing",
+        f"order {PARENT}: the runs of a parent are numbered from 1 without gap",
+        [f"UPDATE orders SET ordinal = 2 WHERE number = {RUN}"],
+    ),
+    (
+        "a parent that was forgotten",
+        f"order {PARENT}: a parent that goes on has a run to make or one that goes on",
+        [f"UPDATE orders SET next_run_at = NULL, next_sum_at = NULL WHERE number = {PARENT}"],
+    ),
+    (
+        "a parent that ended before its last run",
+        f"order {PARENT}: a parent that was not canceled ends when all its runs were made",
+        [f"UPDATE orders SET state = 'partial', finished_at = created_at, next_run_at = NULL WHERE number = {PARENT}"],
+    ),
+    (
+        "a charge for a parent",
+        f"order {PARENT}: nothing is booked for a parent",
+        [f"UPDATE ledger SET order_number = {PARENT} WHERE order_number = {COMPLETED}"],
     ),
 ]
 

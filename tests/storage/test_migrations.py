@@ -346,3 +346,38 @@ async def test_a_number_is_never_given_twice_even_after_its_row_is_gone(database
     assert len(seqs) == 2
     assert seqs[1] > 2
     assert await database.read(lambda c: orders.load(c, second.number)) is None
+
+
+async def test_orders_of_before_count_all_their_runs_and_their_numbers_go_on(empty_database_url: str) -> None:
+    async with opened(empty_database_url) as database:
+        await database.write(lambda c: command.upgrade(alembic_config(c), "0004"))
+
+        def fill(connection: Connection) -> None:
+            at = "18000000000000000" if connection.dialect.name == "sqlite" else "'2026-11-21T18:00:00Z'"
+            for place, params in enumerate(('{"runs":"3","interval":"60"}', '{"runs":"1","interval":"5"}', "{}", "{}")):
+                connection.execute(
+                    text(
+                        "INSERT INTO orders (id, owner, service, kind, state, quantity, params, metadata, created_at,"
+                        " updated_at, sequence, version, next_route_at)"
+                        f" VALUES (:id, 'shop', 's', 'smm', 'accepted', 200, :params, '{{}}', {at}, {at}, 1, 1, {at})"
+                    ),
+                    {"id": f"ord_{place}", "params": params},
+                )
+            connection.execute(text("DELETE FROM orders WHERE id = 'ord_3'"))
+
+        await database.write(fill)
+        await migrate(database)
+
+        def found(connection: Connection) -> list[tuple[str, int, str]]:
+            rows = connection.execute(text("SELECT id, quantity, role FROM orders ORDER BY number"))
+            return [(row[0], row[1], row[2]) for row in rows]
+
+        assert await database.read(found) == [("ord_0", 600, "order"), ("ord_1", 200, "order"), ("ord_2", 200, "order")]
+        assert (await database.write(rows.accept)).number == 5
+
+        def forget(connection: Connection) -> None:
+            connection.execute(text("DELETE FROM events"))
+            connection.execute(text("DELETE FROM orders"))
+
+        # They were put there without their events, which the checker would miss.
+        await database.write(forget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, text, update
@@ -361,17 +361,22 @@ async def test_open_orders_are_counted_and_ended_ones_are_not(database: Database
 
     await database.write(work)
     assert await database.read(orders.counts) == {"accepted": 1, "unclear": 1, "pending": 2}
-    assert await database.read(lambda c: orders.open_at(c, "smmplus")) == 2
 
 
-async def test_another_order_on_the_same_link_is_seen_while_it_may_change_the_count(database: Database) -> None:
+async def test_another_order_that_worked_on_the_link_meanwhile_is_seen(database: Database) -> None:
+    def ended(connection: Connection, at: datetime, **fields: object) -> Order:
+        bought = rows.buy(connection, rows.accept(connection, **fields), at=at)
+        return rows.report(connection, bought, state=OrderState.COMPLETED, at=at)
+
     def work(connection: Connection) -> list[Order]:
-        done = rows.report(connection, rows.buy(connection, rows.accept(connection)), state=OrderState.COMPLETED)
-        alone = rows.accept(connection, link="https://example.com/alone")
-        other_service = rows.accept(connection, service="likes")
-        after = rows.report(connection, rows.buy(connection, rows.accept(connection)), state=OrderState.COMPLETED)
-        return [done, alone, other_service, after, rows.accept(connection, link=None, kind="product")]
+        before, after = ended(connection, later(0)), ended(connection, later(100))
+        alone = ended(connection, later(50), link="https://example.com/alone")
+        never_bought = rows.accept(connection, link="https://example.com/alone")
+        return [before, after, alone, never_bought, rows.accept(connection, link=None, kind="product")]
 
     found = await database.write(work)
-    seen = [await database.read(lambda c, o=order: orders.same_link_open(c, o)) for order in found]  # type: ignore[misc]
-    assert seen == [True, False, False, False, False]
+    seen = [
+        await database.read(lambda c, o=order: orders.other_on_link(c, o, later(40)))  # type: ignore[misc]
+        for order in found
+    ]
+    assert seen == [True, False, False, True, False]

@@ -10,16 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.exc import IntegrityError
 
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.storage import database as database_module
 from aggregator.storage import writer as writer_module
-from aggregator.storage.database import Database, SqliteDatabase, open_database
+from aggregator.storage.database import Database, SqliteDatabase, open_database, patience
 from aggregator.storage.migrate import migrate
 from tests.support.databases import opened, sqlite_url
 
@@ -131,7 +132,19 @@ async def test_a_write_is_answered_only_after_the_commit(
     assert other.execute("SELECT count(*) FROM notes").fetchone() == (1,)
 
 
-async def test_nothing_is_answered_when_the_commit_fails(
+async def _behind(database: SqliteDatabase, *works: Callable[[Connection], object]) -> list[object]:
+    """What becomes of writes that are one group."""
+    held = Held()
+    first = asyncio.create_task(database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    group = [asyncio.create_task(database.write(work)) for work in works]
+    await asyncio.sleep(0)
+    held.release()
+    await first
+    return list(await asyncio.gather(*group, return_exceptions=True))
+
+
+async def test_a_commit_that_one_of_the_group_spoils_is_made_without_it(
     sqlite_database: SqliteDatabase, other: sqlite3.Connection
 ) -> None:
     """The failure comes at COMMIT, after every transaction of the group ran without an error."""
@@ -142,21 +155,54 @@ async def test_nothing_is_answered_when_the_commit_fails(
         raw.execute("PRAGMA defer_foreign_keys=ON")
         raw.execute("INSERT INTO accounts (order_number, ordinal, sealed, delivered_at) VALUES (999, 0, x'00', 0)")
 
-    held = Held()
-    first = asyncio.create_task(sqlite_database.write(held))
-    assert await asyncio.to_thread(held.entered.wait, 20)
-    group = [
-        asyncio.create_task(sqlite_database.write(work))
-        for work in (lambda c: note(c, "before"), sabotage, lambda c: note(c, "after"))
-    ]
-    await asyncio.sleep(0)
-    held.release()
-    await first
-    results = await asyncio.gather(*group, return_exceptions=True)
+    before, spoiled, after = await _behind(
+        sqlite_database, lambda c: note(c, "before"), sabotage, lambda c: note(c, "after")
+    )
 
-    assert all(isinstance(result, Exception) for result in results)
+    assert (before, after) == ("before", "after")
+    assert isinstance(spoiled, IntegrityError)
+    assert other.execute("SELECT word FROM notes").fetchall() == [("before",), ("after",)]
+
+
+async def test_nothing_is_answered_when_no_commit_is_made(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    def broken(_connection: Connection) -> None:
+        raise OSError("the disk is gone")
+
+    works = [partial(note, word=str(number)) for number in range(3)]
+    await sqlite_database.write(count)
+    event.listen(sqlite_database._engine, "commit", broken)
+    results = await asyncio.gather(*map(sqlite_database.write, works), return_exceptions=True)
+    event.remove(sqlite_database._engine, "commit", broken)
+
+    assert all(isinstance(result, OSError) for result in results)
     assert other.execute("SELECT count(*) FROM notes").fetchone() == (0,)
     assert await sqlite_database.write(lambda c: note(c, "later")) == "later"
+
+
+async def test_what_failed_because_of_a_neighbour_that_failed_itself_is_written_after_all(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    """The second's word was taken by the first, which did not come about: the group was taken back by the third."""
+    other.execute("CREATE UNIQUE INDEX once ON notes (word)")
+    tried: list[str] = []
+
+    def only_in_company(connection: Connection) -> None:
+        tried.append("only in company")
+        if len(tried) > 1:
+            raise KeyError("not alone")
+        note(connection, "taken")
+
+    def rolled_back(connection: Connection) -> None:
+        connection.connection.dbapi_connection.execute("ROLLBACK")  # type: ignore[union-attr]
+        raise KeyError("as a full disk does")
+
+    first, second, third = await _behind(sqlite_database, only_in_company, lambda c: note(c, "taken"), rolled_back)
+    assert isinstance(first, KeyError)
+    assert second == "taken"
+    assert isinstance(third, KeyError)
+    assert other.execute("SELECT word FROM notes").fetchall() == [("taken",)]
 
 
 async def test_more_waiting_than_the_limit_is_refused_at_once(
@@ -239,10 +285,9 @@ async def test_after_a_full_disk_every_answer_tells_the_truth(
 
     promised = {number for number, result in enumerate(results) if isinstance(result, str)}
     stored = {int(word.split(":")[0]) for (word,) in other.execute("SELECT word FROM notes")}
-    assert stored == promised
+    assert stored == promised == {0, 1, 3, 4, 6}, "what has room is written, whoever has none"
     assert all(isinstance(result, str | StorageUnavailable) for result in results)
     assert all("full" in str(result) or "rolled" in str(result) for result in results if not isinstance(result, str))
-    assert not promised & {2, 5}
 
 
 _NO_ROOM = """
@@ -293,16 +338,42 @@ def test_a_file_that_may_not_grow_is_an_outage_and_ends_with_it(
 
 
 async def test_a_lock_held_by_another_process_is_an_outage_and_ends_with_it(
-    sqlite_database_url: str, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
 ) -> None:
-    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 50)
-    async with opened(sqlite_database_url) as database:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageUnavailable, match="locked"):
-            await database.write(lambda c: note(c, "x"))
-        assert await database.read(count) == 0
-        other.execute("ROLLBACK")
-        assert await database.write(lambda c: note(c, "x")) == "x"
+    other.execute("BEGIN IMMEDIATE")
+    with patience(0.05), pytest.raises(StorageUnavailable, match="locked by another process"):
+        await sqlite_database.write(lambda c: note(c, "x"))
+    assert await sqlite_database.read(count) == 0
+    other.execute("ROLLBACK")
+    assert await sqlite_database.write(lambda c: note(c, "x")) == "x"
+
+
+async def test_the_impatient_are_answered_while_the_patient_wait_on(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    other.execute("BEGIN IMMEDIATE")
+    with patience(60):
+        patient = asyncio.create_task(sqlite_database.write(lambda c: note(c, "patient")))
+    for number in range(3):  # each comes when the others wait already
+        with patience(0.05), pytest.raises(StorageUnavailable, match="locked"):
+            await sqlite_database.write(lambda c, n=number: note(c, f"hasty {n}"))  # type: ignore[misc]
+    assert not patient.done()
+    other.execute("ROLLBACK")
+    assert await patient == "patient"
+    assert other.execute("SELECT word FROM notes").fetchall() == [("patient",)]
+
+
+async def test_closing_does_not_wait_for_a_lock_longer_than_anybody_would(
+    sqlite_database_url: str, other: sqlite3.Connection
+) -> None:
+    database = open_database(sqlite_database_url)
+    other.execute("BEGIN IMMEDIATE")
+    with patience(0.2):
+        write = asyncio.create_task(database.write(lambda c: note(c, "x")))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(database.close(), 20)
+    with pytest.raises(StorageUnavailable, match="locked"):
+        await write
 
 
 async def test_a_short_lock_is_waited_for(sqlite_database: SqliteDatabase, other: sqlite3.Connection) -> None:

@@ -29,12 +29,16 @@ from aggregator.domain.numbers import Number
 from aggregator.domain.orders import FINAL, Order, OrderState
 from aggregator.domain.refills import Refill
 from aggregator.flow.base import House, Stage
+from aggregator.flow.canceling import Canceling
 from aggregator.flow.catalogue_sync import CatalogueSync
+from aggregator.flow.counting import Counting
+from aggregator.flow.dripping import Dripping
 from aggregator.flow.intake import Intake, NewOrder
 from aggregator.flow.placement import Placement
 from aggregator.flow.polling import Polling
 from aggregator.flow.reconcile import Reconcile
 from aggregator.flow.refilling import Refilling
+from aggregator.flow.remainders import Remainders
 from aggregator.flow.routing import Routing
 from aggregator.flow.sequencing import Sequencing
 from aggregator.flow.sms_watch import SmsWatch
@@ -52,6 +56,7 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
 from aggregator.storage.tables import CLAIMED
 from aggregator.storage.tables import attempts as attempts_table
+from aggregator.storage.tables import cancels as cancels_table
 from aggregator.storage.tables import events as events_table
 from aggregator.storage.tables import ledger as ledger_table
 from aggregator.storage.tables import numbers as numbers_table
@@ -73,8 +78,12 @@ _DUE: Final = (
     orders_table.c.next_refill_at,
     numbers_table.c.next_check_at,
     refills_table.c.next_poll_at,
+    cancels_table.c.next_at,
+    orders_table.c.next_run_at,
+    orders_table.c.next_sum_at,
+    orders_table.c.next_remainder_at,
 )
-_CLAIMED: Final = (orders_table, attempts_table, numbers_table, refills_table)
+_CLAIMED: Final = (orders_table, attempts_table, numbers_table, refills_table, cancels_table)
 PROVIDERS: Final = {"smmplus": "panel_v2", "smmcheap": "panel_v2", "hstock": "hstockplus"}
 
 
@@ -88,10 +97,13 @@ def _next_due(now: datetime) -> Select[Any]:
     moments = [select(func.min(column)).where(unclaimed) for column, unclaimed in free]
     moments += [select(func.min(table.c.claimed_until)).where(table.c.claimed_until > now) for table in _CLAIMED]
     moments.append(select(func.min(providers_table.c.next_evidence_at)))
+    moments.append(select(func.min(orders_table.c.next_count_at)))
     placing, asking = attempts_table.c.state == "placing", refills_table.c.state == "requested"
+    wishing = cancels_table.c.state == "requested"
     at_once = (
         exists().where(attempts_table.c.state == "planned"),
         exists().where(placing, claims.unclaimed(attempts_table, now)),
+        exists().where(wishing, cancels_table.c.sent_at.is_not(None), claims.unclaimed(cancels_table, now)),
         exists().where(asking, refills_table.c.sent_at.is_not(None), claims.unclaimed(refills_table, now)),
         exists().where(events_table.c.position.is_(None)),
     )
@@ -181,7 +193,11 @@ class Street:
         self.placement = Placement(self.house)
         self.polling = Polling(self.house)
         self.reconcile = Reconcile(self.house)
+        self.canceling = Canceling(self.house)
+        self.dripping = Dripping(self.house)
+        self.remainders = Remainders(self.house)
         self.refilling = Refilling(self.house)
+        self.counting = Counting(self.house, self._outbound)
         self.sms_watch = SmsWatch(self.house)
         self.sync = CatalogueSync(self.house, synced=self.routing.sync_ended)
         self.sequencing = Sequencing(self.house)
@@ -191,7 +207,11 @@ class Street:
             self.placement,
             self.polling,
             self.sms_watch,
+            self.canceling,
+            self.dripping,
+            self.remainders,
             self.refilling,
+            self.counting,
             self.sequencing,
         )
 

@@ -57,6 +57,7 @@ SCOPES: list[tuple[str, str, set[str]]] = [
     ("GET", f"/v1/orders/{ID}/delivery", {SHOP, ADMIN}),
     ("POST", f"/v1/orders/{ID}/cancel", {SHOP, ADMIN}),
     ("POST", f"/v1/orders/{ID}/refill", {SHOP, ADMIN}),
+    ("POST", f"/v1/orders/{ID}/count", {SHOP, ADMIN}),
     ("POST", f"/v1/orders/{ID}/resolve", {ADMIN}),
     ("POST", "/v1/quote", {SHOP, READER, ADMIN}),
     ("GET", "/v1/services", {SHOP, READER, ADMIN}),
@@ -64,10 +65,12 @@ SCOPES: list[tuple[str, str, set[str]]] = [
     ("GET", "/v1/providers", {READER, ADMIN}),
     ("GET", "/v1/providers/smmplus", {READER, ADMIN}),
     ("GET", "/v1/providers/smmplus/services", {READER, ADMIN}),
+    ("GET", "/v1/providers/smmplus/services/1/history", {READER, ADMIN}),
     ("GET", "/v1/providers/smmplus/ledger", {READER, ADMIN}),
     ("POST", "/v1/providers/smmplus/sync", {ADMIN}),
     ("POST", "/v1/providers/smmplus/pause", {ADMIN}),
     ("POST", "/v1/providers/smmplus/resume", {ADMIN}),
+    ("POST", "/v1/providers/smmplus/release", {ADMIN}),
 ]
 
 
@@ -84,7 +87,10 @@ async def test_each_call_wants_its_scope(sqlite_doors: Doors) -> None:
 async def test_the_table_of_scopes_names_every_route(sqlite_doors: Doors) -> None:
     app = sqlite_doors.client.server.app  # type: ignore[attr-defined]
     routes = {
-        (route.method, route.resource.canonical.replace("{order}", ID).replace("{provider}", "smmplus"))
+        (
+            route.method,
+            route.resource.canonical.replace("{order}", ID).replace("{provider}", "smmplus").replace("{service}", "1"),
+        )
         for route in app.router.routes()
         if route.method != "HEAD"
     }

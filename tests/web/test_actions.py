@@ -42,7 +42,7 @@ async def test_a_canceled_orders_plan_is_dropped(doors: Doors) -> None:
     [
         (rows.place, "being bought"),
         (rows.lose, "resolved first"),
-        (rows.buy, "not available yet"),
+        (rows.buy, "smmplus is no longer in the config"),
         (lambda c, order: rows.end(c, order, OrderState.FAILED), "failed already"),
     ],
     ids=["placing", "unclear", "pending", "failed"],

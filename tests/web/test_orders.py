@@ -70,6 +70,7 @@ async def test_lists_of_lines_may_be_arrays_and_numbers_may_be_numbers(doors: Do
     assert reply.json["params"]["comments"].split("\n")[:3] == ["nice", "wow", "top"]
     drip = await doors.order(params={"runs": 3, "interval": "60"})
     assert drip["params"] == {"runs": "3", "interval": "60"}
+    assert drip["quantity"] == 3 * (await doors.order())["quantity"], "the pieces of all runs"
 
 
 async def test_lists_filter_by_what_is_asked(doors: Doors, clock: ManualClock) -> None:

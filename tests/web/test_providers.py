@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from sqlalchemy import Connection
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
+from aggregator.domain.sync import Believed
+from aggregator.providers.contract import Failure, FailureKind
 from aggregator.storage import catalogue, ledger
 from tests.support import rows
 from tests.web.support import ADMIN, READER, Doors
@@ -22,6 +27,8 @@ async def test_providers_show_health_balance_and_work(doors: Doors, clock: Manua
     smmplus = providers["smmplus"]
     assert smmplus["balance"] == {"amount": "12.34", "currency": "USD"}
     assert (smmplus["up"], smmplus["open_orders"], smmplus["configured"]) == (True, 1, True)
+    assert (smmplus["state"], smmplus["reason"]) == ("up", None)
+    assert (providers["forgotten"]["state"], providers["forgotten"]["up"]) == ("disabled", False)
     assert smmplus["catalogue"]["rows"] == 3
     assert smmplus["catalogue"]["synced_at"] == "2026-11-21T18:00:00.000Z"
     assert (providers["forgotten"]["configured"], providers["forgotten"]["dialect"]) == (False, None)
@@ -34,6 +41,26 @@ async def test_a_provider_that_is_down_says_why(doors: Doors) -> None:
     provider = (await doors.get("/v1/providers/hstock", key=READER)).json
     assert (provider["up"], provider["breaker"]["open"], provider["breaker"]["reason"]) == (False, True, "no answer")
     assert provider["breaker"]["until"] is not None
+    assert (provider["state"], provider["reason"]) == ("down", "no answer")
+
+
+async def test_a_provider_whose_catalogue_cannot_be_read_says_so_before_it_is_down(
+    doors: Doors, clock: ManualClock
+) -> None:
+    await doors.write(catalogue.set_health, "hstock", clock.now(), catalogue_at=None, catalogue_error="answers HTML")
+    await doors.house.health.note("hstock", Failure(FailureKind.UNREADABLE, "answers HTML", cause="html"))
+    provider = (await doors.get("/v1/providers/hstock", key=READER)).json
+    assert (provider["state"], provider["up"], provider["reason"]) == ("never_answered", False, "answers HTML")
+    assert not provider["breaker"]["open"]
+    told = (await doors.get("/metrics", key=READER)).text.splitlines()
+    assert 'aggregator_provider_up{provider="hstock"} 0.0' in told
+    assert 'aggregator_provider_state{provider="hstock",state="never_answered"} 1.0' in told
+    assert 'aggregator_provider_state{provider="hstock",state="up"} 0.0' in told
+    assert 'aggregator_provider_trouble{cause="html",provider="hstock"} 1.0' in told
+    await doors.house.health.note("hstock", object())
+    told = (await doors.get("/metrics", key=READER)).text.splitlines()
+    assert 'aggregator_provider_up{provider="hstock"} 1.0' in told
+    assert not any(line.startswith('aggregator_provider_trouble{cause="html"') for line in told)
 
 
 async def test_the_stored_catalogue_is_listed_by_pages_and_category(doors: Doors) -> None:
@@ -57,6 +84,107 @@ async def test_quarantined_rows_are_listed_with_their_reason(doors: Doors) -> No
     good = await doors.get("/v1/providers/smmplus/services?quarantined=false", key=READER)
     assert [row["service"] for row in good.json["services"]] == ["1", "2"]
     assert (await doors.get("/v1/providers/smmplus/services?quarantined=yes", key=READER)).field == "quarantined"
+
+
+def doubt(connection: Connection, rate: str = "9.00") -> None:
+    """A sync that shows another price for the service 1 of smmplus."""
+    (row,) = catalogue.rows_of(connection, "smmplus", "1", None)
+    was = Believed.of(catalogue.row_from(row))
+    values = {
+        "rate_units": Money.parse(rate, "USD").units,
+        "problem": "too dear",
+        "doubts": 3,
+        "accepted": was.as_json(),
+    }
+    catalogue.update_row(connection, row["id"], row["seen_at"] + timedelta(minutes=15), values, priced=True)
+
+
+async def test_a_quarantined_row_shows_the_old_and_the_new_values(doors: Doors) -> None:
+    await doors.write(doubt)
+    reply = await doors.get("/v1/providers/smmplus/services?quarantined=true", key=READER)
+    first, never = reply.json["services"]
+    old = {"name": "service 1", "kind": "smm", "type": "Default", "rate": {"amount": "0.90", "currency": "USD"}}
+    new = {**old, "rate": {"amount": "9.00", "currency": "USD"}}
+    assert (first["reason"], first["rate"]["amount"]) == ("too dear", "9.00")
+    assert first["quarantine"] == {"before": old, "after": new, "seen": 3, "believed_after": 10}
+    assert (never["service"], never["quarantine"]["before"]) == ("9", None)
+    assert (never["quarantine"]["seen"], never["quarantine"]["believed_after"]) == (None, None)
+    good = await doors.get("/v1/providers/smmplus/services?quarantined=false", key=READER)
+    assert [row["quarantine"] for row in good.json["services"]] == [None]
+
+
+async def test_release_believes_a_row_and_says_what_it_released(doors: Doors) -> None:
+    await doors.write(doubt)
+    quote = {"service": "ig-followers", "quantity": 1000}
+    before = await doors.post("/v1/quote", quote)
+    assert before.json["candidates"][1]["reason"] == "quarantined: too dear"
+    headers = {"Idempotency-Key": "r-1"}
+    reply = await doors.post("/v1/providers/smmplus/release", {"service": "1"}, key=ADMIN, headers=headers)
+    assert (reply.status, reply.json["name"]) == (200, "smmplus")
+    assert [(row["service"], row["quarantined"]) for row in reply.json["released"]] == [("1", False)]
+    again = await doors.post("/v1/providers/smmplus/release", {"service": "1"}, key=ADMIN, headers=headers)
+    assert again.text == reply.text
+    after = await doors.post("/v1/quote", quote)
+    assert after.json["candidates"][1]["cost"]["amount"] == "9.00"
+
+
+async def test_release_says_why_there_is_nothing_to_release(doors: Doors) -> None:
+    for body, status, words in (
+        ({"service": "2"}, 409, "not in quarantine"),
+        ({"service": "9"}, 409, "nobody could buy it: the price is absurd"),
+        ({"service": "777"}, 404, "no such service"),
+        ({"service": "1", "country": "us"}, 404, "no such service"),
+        ({"catalogue": True}, 409, "not in doubt"),
+    ):
+        reply = await doors.post("/v1/providers/smmplus/release", body, key=ADMIN)
+        assert (reply.status, words in reply.json["detail"]) == (status, True), reply.text
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "service"),
+        ({"service": "1", "catalogue": True}, "service"),
+        ({"catalogue": True, "country": "us"}, "country"),
+        ({"catalogue": False}, "catalogue"),
+        ({"service": 1}, "service"),
+        ({"services": "1"}, "services"),
+    ],
+)
+async def test_a_release_says_exactly_one_thing(sqlite_doors: Doors, body: object, field: str) -> None:
+    reply = await sqlite_doors.post("/v1/providers/smmplus/release", body, key=ADMIN)
+    assert (reply.status, reply.field) == (422, field)
+
+
+async def test_only_an_admin_releases(sqlite_doors: Doors) -> None:
+    reply = await sqlite_doors.post("/v1/providers/smmplus/release", {"service": "1"}, key=READER)
+    assert reply.status == 403
+
+
+async def test_a_shrunken_catalogue_is_released_for_the_next_sync(doors: Doors, clock: ManualClock) -> None:
+    await doors.write(catalogue.set_health, "hstock", clock.now(), services_shrunk=2)
+    reply = await doors.post("/v1/providers/hstock/release", {"catalogue": True}, key=ADMIN)
+    assert (reply.status, reply.json["released"]) == (200, [])
+    assert reply.json["catalogue"]["next_at"] == "2026-11-21T18:00:00.000Z"
+
+
+async def test_the_history_of_a_service_is_listed_newest_first(doors: Doors) -> None:
+    await doors.write(doubt)
+    first = await doors.get("/v1/providers/smmplus/services/1/history?limit=1", key=READER)
+    entry = {"country": None, "rate": {"amount": "9.00", "currency": "USD"}, "stock": None}
+    assert first.json["history"] == [{**entry, "at": "2026-11-21T18:15:00.000Z"}]
+    path = f"/v1/providers/smmplus/services/1/history?limit=1&cursor={first.json['next_cursor']}"
+    rest = await doors.get(path, key=READER)
+    assert [one["rate"]["amount"] for one in rest.json["history"]] == ["0.90"]
+    assert rest.json["next_cursor"] is None
+    numbers = await doors.get("/v1/providers/hstock/services/65f0aa/history?country=US", key=READER)
+    assert [one["country"] for one in numbers.json["history"]] == ["us"]
+
+
+@pytest.mark.parametrize("path", ["777/history", "%00/history", f"{'x' * 200}/history", "1/history?country=de"])
+async def test_the_history_of_what_is_not_there_is_404(sqlite_doors: Doors, path: str) -> None:
+    reply = await sqlite_doors.get(f"/v1/providers/smmplus/services/{path}", key=READER)
+    assert (reply.status, reply.problem) == (404, "not-found")
 
 
 async def test_the_ledger_is_listed_newest_first(doors: Doors, clock: ManualClock) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from aggregator.domain.clock import ManualClock
-from aggregator.storage import catalogue
+from aggregator.domain.orders import OrderState
+from aggregator.storage import catalogue, history
 from tests.web.support import READER, Doors
 
 
@@ -58,6 +60,32 @@ async def test_a_quote_ranks_with_reasons_and_buys_nothing(doors: Doors) -> None
     assert [candidate["provider"] for candidate in reply.json["candidates"]] == ["hstock", "smmplus"]
     assert "dearer" in reply.json["candidates"][1]["reason"]
     assert await doors.stored() == 0
+
+
+async def test_a_quote_shows_what_it_was_decided_from(doors: Doors, clock: ManualClock) -> None:
+    for _ in range(6):
+        await doors.write(
+            history.note_end,
+            "hstock",
+            "3",
+            state=OrderState.COMPLETED,
+            ordered=2,
+            delivered=2,
+            duration=timedelta(seconds=90),
+            at=clock.now(),
+        )
+    clock.advance(30)
+    reply = await doors.post("/v1/quote", {"service": "gmail-usa", "quantity": 2}, key=READER)
+    (candidate,) = reply.json["candidates"]
+    assert reply.json["strategy"] == "cheapest"
+    assert candidate == reply.json["best"]
+    assert (candidate["cost"]["amount"], candidate["expected_cost"]["amount"]) == ("4.40", "4.00")
+    assert (candidate["rate"], candidate["rate_per"]) == ({"amount": "2.00", "currency": "EUR"}, 1)
+    assert (candidate["stock"], candidate["stock_age_s"]) == (7, 30)
+    assert (candidate["min"], candidate["max"], candidate["refill"], candidate["worth"]) == (1, 10_000, False, None)
+    assert candidate["known_since"] == "2026-11-21T18:00:00.000Z"
+    known = candidate["history"]
+    assert (known["ends"], known["reliability"], known["duration_s"]) == (6, "1.0000", 90)
 
 
 async def test_a_quote_without_an_offer_has_no_best(doors: Doors) -> None:

@@ -46,6 +46,9 @@ _REFUSED_BEFORE: Final[Mapping[Meaning, RefillRefusal]] = {
 _WHOLE_CALL: Final = frozenset({Meaning.AUTH, Meaning.RATE_LIMIT, Meaning.PARAMETERS})
 """What is said of a call as such, hence of every id in it; anything else may concern one of them only."""
 
+_OF_THE_MOMENT: Final = frozenset({Meaning.AUTH, Meaning.RATE_LIMIT, Meaning.UNKNOWN_ORDER})
+"""Refusals of a cancel that say nothing of the wish: it is worth sending again."""
+
 _OWN_REFUSALS: Final[Mapping[Consequence, RefillRefusal]] = {
     Consequence.NEXT_OFFER: RefillRefusal.NEVER,
     Consequence.CALLERS_FAULT: RefillRefusal.NEVER,
@@ -256,12 +259,13 @@ class PanelV2(PanelDialect):
         if own is not None:
             return Unclear("error_text", text) if own[0] is Consequence.UNCLEAR else CancelRefused(text)
         if opened.reply.status == 429:
-            return CancelRefused(text or "HTTP 429")
+            return CancelRefused(text or "HTTP 429", Meaning.RATE_LIMIT)
         if any(refusals.cancel_already_asked(one) for one in texts):
             return CancelAsked()
-        listed = self.envelope.meaning(texts)[0] is not Meaning.GENERIC
+        meaning = self.envelope.meaning(texts)[0]
+        listed = meaning is not Meaning.GENERIC
         if not spoken.succeeded and texts and (listed or (documented and not any(map(refusals.sounds_generic, texts)))):
-            return CancelRefused(text)
+            return CancelRefused(text, meaning if meaning in _OF_THE_MOMENT else None)
         verdict = self.envelope.not_placed(opened, spoken)
         return verdict if isinstance(verdict, Unclear) else self.envelope.unclear("error_text", opened.reply)
 
