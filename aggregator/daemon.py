@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from aiohttp import web
 
 from aggregator import __version__
 from aggregator.config import Settings
-from aggregator.domain.clock import TOLERANCE, Clock, SteadyClock
+from aggregator.domain.clock import Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import House, Stage, Wakeups
 from aggregator.flow.canceling import Canceling
@@ -254,23 +255,25 @@ class _ClockWatch:
     def __init__(self, database: Database, clock: SteadyClock) -> None:
         self._database = database
         self._clock = clock
-        self._told = timedelta(0)
+        self._pending: tuple[timedelta, int] | None = None
 
     async def run_once(self) -> None:
-        jump = self._clock.jump
-        if not jump:
-            return
-        if abs(jump - self._told) > TOLERANCE:  # told once, however often it cannot be followed yet
-            self._told = jump
+        if self._pending is None:
+            jump = self._clock.jump
+            if not jump:
+                return
+            # Under its key it is recorded once, however often that is tried; an answer may get lost.
+            self._pending = jump, secrets.randbits(62)
             log.warning(
                 "clock_jumped",
                 seconds=round(jump.total_seconds(), 3),
                 direction="forward" if jump > timedelta(0) else "back",
                 reason="the machine's clock was set, or it slept; what is due moves along, nothing is given up early",
             )
-        moved = await self._database.write(partial(claims.shift_all, tables=metadata.sorted_tables, by=jump))
+        jump, key = self._pending
+        moved = await self._database.write(partial(claims.shift_once, tables=metadata.sorted_tables, by=jump, key=key))
         self._clock.follow(jump)
-        self._told = timedelta(0)
+        self._pending = None
         log.info("clock_followed", moved=moved)
 
 

@@ -118,6 +118,8 @@ def _sentence(one: Mapping[str, Any], attempt: Attempt) -> str:
         case "asked":
             return f"All orders at {provider} were asked again, for a refund that could hide the debit."
         case "clock":
+            if str(one.get("forward_s")).startswith("-"):
+                return f"This machine's clock was put back by {str(one['forward_s'])[1:]} s, which takes no time away."
             return f"This machine's clock was put forward by {shown(one.get('forward_s'))} s, which is no time to wait."
         case "repeated":
             return f"Sent again under the same key: {shown(one.get('result'))}, {shown(one.get('detail'))}."

@@ -119,7 +119,7 @@ def refunds(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]
 
     Which of several equal ones came is all the same for every sum.
     """
-    due = [one for one in candidates if one.kind == "refund" and one.units and one.units > 0]
+    due = [one for one in candidates if one.kind == "refund" and one.number and one.units and one.units > 0]
     due.sort(key=lambda one: one.number or 0)
     if difference <= 0 or len(due) > MAX_OPEN:
         return []
@@ -130,6 +130,23 @@ def refunds(difference: int, candidates: Sequence[Candidate]) -> list[Candidate]
                 found.setdefault(tuple(sorted(one.units or 0 for one in chosen)), list(chosen))
     rounded = found or {(one.units or 0,): [one] for one in due if _rounds_to(one.units or 0, difference)}
     return next(iter(rounded.values())) if len(rounded) == 1 else []
+
+
+MOST_SUMS: Final = 50_000
+"""Sums of refunds that are tried; beyond them any debit may be hidden."""
+
+
+def may_hide(debit: int, refunds_due: Sequence[int]) -> bool:
+    """Whether some of these refunds together could have made good a debit, so that a balance does not show it."""
+    sums = {0}
+    for units in refunds_due:
+        more = {one + units for one in sums}
+        if any(one == debit or _rounds_to(one, debit) for one in more):
+            return True
+        sums |= {one for one in more if one <= debit}
+        if len(sums) > MOST_SUMS:
+            return True
+    return False
 
 
 def _rounds_to(units: int, rounded: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aggregator.domain.money import ROUNDING_STEPS
+from aggregator.domain.money import MAX_UNITS, ROUNDING_STEPS
 
 AGREEING: Final = 3
 """Charges that must tell the same."""
@@ -17,6 +17,8 @@ KEPT: Final = 5
 """Charges remembered per offer."""
 RATE_UNITS: Final = (1, 1000)
 """How many pieces a rate may buy where no document says it (quirks.md, "Catalogue")."""
+DOUBTED: Final = 5
+"""A price so many times another one is doubted, as in a catalogue."""
 TOLERANCE: Final = 100
 """Charges that differ by less than one part in so many are the same."""
 
@@ -68,7 +70,20 @@ def learn(samples: Sequence[Sample], believed: Lesson, *, doubtful: bool) -> Les
     largest = max(newest, key=lambda one: one.charge)
     if not all(agrees(one.charge, largest.charge * one.quantity // largest.quantity) for one in newest):
         return None
-    return Lesson(believed.per, largest.charge * believed.per // largest.quantity)
+    return _another_rate(largest, believed.per, units)
+
+
+def _another_rate(sample: Sample, believed: int, units: Sequence[int]) -> Lesson | None:
+    """The rate that a charge stands for: of the unit that makes it about the catalogue's; else so much dearer.
+
+    What would be a bargain of less than a fifth is a charge that says something else; no bargain is learned from it.
+    """
+    rates = {unit: sample.charge * unit // sample.quantity for unit in (believed, *units)}
+    about = [unit for unit, rate in rates.items() if rate <= sample.rate * DOUBTED and sample.rate <= rate * DOUBTED]
+    if not about and rates[believed] < sample.rate:
+        return None
+    unit = about[0] if about else believed
+    return Lesson(unit, rates[unit]) if 0 < rates[unit] <= MAX_UNITS else None
 
 
 def fits(sample: Sample, believed: Lesson) -> bool:

@@ -53,9 +53,10 @@ def settle_time(settle_s: float, timeout_s: float) -> timedelta:
 
 
 def settled_at(evidence: Evidence, sent_at: datetime, settle: timedelta) -> datetime:
-    """When the balance has settled, by a clock that may have been put forward since: that was no time that passed."""
+    """When the balance has settled, by a clock that may have been put forward since: that was no time that passed. One
+    that was put back as well takes as much of it away again, and no more."""
     jumped = sum(float(one["forward_s"]) for one in evidence if one.get("kind") == "clock")
-    return sent_at + settle + timedelta(seconds=jumped)
+    return sent_at + settle + timedelta(seconds=max(0.0, jumped))
 
 
 def verdict(evidence: Evidence, sent_at: datetime, trust: Trust) -> Verdict:
@@ -70,7 +71,8 @@ def verdict(evidence: Evidence, sent_at: datetime, trust: Trust) -> Verdict:
     if not trust.enough or spoiled(evidence):
         return Verdict.UNDECIDED
     least = settled_at(evidence, sent_at, trust.settle)
-    moments = [moment for one in readings if (moment := parse_rfc3339(one["at"])) >= least and _unmoved(one)]
+    settled = _readings(_since_put_back(evidence))
+    moments = [moment for one in settled if (moment := parse_rfc3339(one["at"])) >= least and _unmoved(one)]
     apart = len(moments) >= 2 and moments[-1] - moments[0] >= APART
     return Verdict.NOT_BOUGHT if apart and _unmoved(readings[-1]) else Verdict.UNDECIDED
 
@@ -96,6 +98,12 @@ def moved_late(evidence: Evidence) -> bool:
     readings = _readings(evidence)
     debited = bool(readings) and bool(readings[-1]["sharp"]) and readings[-1]["shown"] == Shown.DEBITED
     return debited and any(_unmoved(one) for one in readings[:-1])
+
+
+def _since_put_back(evidence: Evidence) -> Evidence:
+    """What was seen since the clock was put back: until then it showed a time that was not yet come."""
+    back = [place for place, one in enumerate(evidence) if one.get("kind") == "clock" and float(one["forward_s"]) < 0]
+    return evidence[back[-1] + 1 :] if back else evidence
 
 
 def _readings(evidence: Evidence) -> list[Mapping[str, Any]]:

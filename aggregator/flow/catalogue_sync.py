@@ -33,6 +33,8 @@ RETRY_S: Final = 30.0
 """A failed sync is tried again this soon, or after the usual interval when that is shorter."""
 _FORGET_CHARGES: Final[Mapping[str, object]] = {"charges": None, "charged_rate_units": None}
 """What a believed change of the price does to what charges taught: they were of another price."""
+_FORGET_ALL: Final[Mapping[str, object]] = {**_FORGET_CHARGES, "learned_per": None}
+"""The same where it became another thing, or costs so much else that its unit is in doubt again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,8 @@ class CatalogueSync:
                 values["stock_at"] = now
             if change.price_changed:
                 values |= _FORGET_CHARGES
+            if change.released and change.was != Believed.of(change.after):
+                values |= _FORGET_ALL
             catalogue.update_row(connection, row_id, now, values, priced=change.priced)
         catalogue.mark_seen(connection, [stored[key]["id"] for key in diff.same], now)
         catalogue.mark_missing(connection, [stored[key]["id"] for key in diff.missing])
@@ -322,10 +326,10 @@ def release_rows(connection: Connection, house: House, provider: str, service: s
         values: dict[str, object] = {"problem": None, "accepted": None, "doubts": 0}
         about: dict[str, object] = {"provider": provider, "service": row["service"], "country": row["country"]}
         before = was.rate if was is not None else None
-        if before != typed.rate:
-            values |= _FORGET_CHARGES
-            if (row["service"], row["country"]) in ours:
-                outbox.append_general(connection, _price_changed(about, before, typed.rate), now)
+        if was != Believed.of(typed):
+            values |= _FORGET_ALL
+        if before != typed.rate and (row["service"], row["country"]) in ours:
+            outbox.append_general(connection, _price_changed(about, before, typed.rate), now)
         catalogue.update_row(connection, row["id"], now, values, priced=False)
         log.info("catalogue_row_released", **about, cause="operator", reason=row["problem"])
     return [row["id"] for row in fit]

@@ -75,10 +75,17 @@ class Counting:
         if count is None:
             said = f"HTTP {answer.status}" if isinstance(answer, HttpReply) else answer.reason
             log.warning("count_unknown", order_id=order.id, service=order.service, said=said)
+            await self._house.database.write(lambda c: _missed(c, self._house, order, self._house.clock.now()))
             return
         now = self._house.clock.now()
         await self._house.database.write(lambda c: _record(c, self._house, order.number, count, now, again=True))
         self._house.wakeups.wake("sequencing", "refilling")
+
+
+def _missed(connection: Connection, house: House, order: Order, now: datetime) -> None:
+    """No count was had; after the window none is asked for any more."""
+    if next_count(house, order, _traits(connection, order), now, after=RETRY) is None:
+        order_store.set_count_due(connection, order.number, None)
 
 
 def count_in(body: bytes, pointer: str) -> int | None:
@@ -140,11 +147,13 @@ def _traits(connection: Connection, order: Order) -> Traits:
     return catalogue.traits(connection, order.provider or "", [service]).get(service, NO_TRAITS)
 
 
-def next_count(house: House, order: Order, traits: Traits, now: datetime) -> datetime | None:
+def next_count(
+    house: House, order: Order, traits: Traits, now: datetime, *, after: timedelta | None = None
+) -> datetime | None:
     """When the count of a completed order is asked for next: as often as its refills want it, inside the window."""
     service = house.settings.services.get(order.service)
     policy = refill_policy(service, traits.name)
     if service is None or service.count_source is None or policy is None or order.finished_at is None:
         return None
-    again = now + policy.check_every
+    again = now + (policy.check_every if after is None else after)
     return again if again - order.finished_at <= policy.window else None

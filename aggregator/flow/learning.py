@@ -18,14 +18,15 @@ from aggregator.flow.base import House, log
 from aggregator.storage import attempts, catalogue, ledger, outbox
 from aggregator.storage.database import Connection, RowMapping
 
-_REFUNDED: Final = frozenset({OrderState.PARTIAL, OrderState.CANCELED, OrderState.FAILED})
+REFUNDED: Final = frozenset({OrderState.PARTIAL, OrderState.CANCELED, OrderState.FAILED})
+"""What was not delivered, or not all of it, is paid back: its charge is no price."""
 
 
 def learn_from_charge(
     connection: Connection, house: House, order: Order, charge: Money, now: datetime, *, number: int | None = None
 ) -> None:
     """Take the charge of an order that nothing was refunded of; `number`: or of one number of it."""
-    if order.attempt is None or order.state in _REFUNDED or order.params.get("runs"):
+    if order.attempt is None or order.state in REFUNDED or order.params.get("runs"):
         return
     attempt = attempts.get(connection, order.attempt)
     if attempt is None or attempt["rate_units"] is None or attempt["provider"] not in house.settings.providers:
@@ -46,7 +47,7 @@ def learn_from_charge(
         return  # the usual case: nothing new
     samples = remember(known, sample)
     lesson = learn(samples, believed, doubtful=doubtful)
-    catalogue.set_charges(connection, row["id"], samples, lesson)
+    catalogue.set_charges(connection, row["id"], samples, lesson, unit=doubtful)
     if lesson is not None and lesson != believed:
         _tell(connection, attempt["provider"], row, believed, lesson, now)
         house.wakeups.wake("sequencing")

@@ -22,7 +22,7 @@ from aggregator.flow.base import House, Workers, log
 from aggregator.flow.batches import MAX_CALLS, Answered, learn
 from aggregator.flow.counting import next_count
 from aggregator.flow.drops import dropped
-from aggregator.flow.learning import learn_from_charge
+from aggregator.flow.learning import REFUNDED, learn_from_charge
 from aggregator.flow.policies import guarantee, refill_policy
 from aggregator.flow.rests import rest_due
 from aggregator.flow.words import note_unknown_word
@@ -249,7 +249,8 @@ class Polling:
             return self._stuck(connection, one, poll, progress)
         saved = order_store.save(connection, order, applied.order, drafts, now, **due)
         if saved.charge is not None and saved.charge != order.charge and saved.provider is not None:
-            ledger.book_charge(connection, saved.provider, saved.number, saved.charge, now)
+            note = None if saved.state in REFUNDED else ledger.PRICE_TOLD
+            ledger.book_charge(connection, saved.provider, saved.number, saved.charge, now, note=note)
             learn_from_charge(connection, self._house, saved, saved.charge, now)
         progress.changed += 1
         progress.events += len(drafts)
@@ -316,7 +317,7 @@ class Polling:
         refilled = policy is not None and policy.auto and poll.gateway.capabilities.refill
         check_every = policy.check_every if policy and refilled and order.state is OrderState.COMPLETED else None
         wait = reread_interval(over, check_every)
-        if poll.report(order) is None:  # that look did not count
+        if poll.report(order) is None and poll.not_found(order) is None:  # that look did not count
             wait = min(wait, poll_interval(over, None, bounds.min, bounds.max))
         again = now + wait
         return again if again - order.finished_at <= guarantee(policy) else None

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from aggregator.domain.books import fitting
+from aggregator.domain.books import may_hide
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.evidence import (
@@ -50,7 +50,7 @@ LOOKS_TO_END: Final = 3
 LOOKS_TO_PROVE: Final = 20
 """The same while "not bought" may still be proved: at a busy provider few readings are quiet."""
 JUMP_S: Final = 2.0
-"""A clock that gained more than this on the steady one between two rounds was put forward."""
+"""A clock that gained, or lost, more than this on the steady one between two rounds was put forward, or back."""
 
 
 class Reconcile:
@@ -89,13 +89,14 @@ class Reconcile:
         return self._house.clock.now().timestamp() - self._house.clock.monotonic()
 
     async def _mind_the_clock(self) -> None:
-        """A clock that was put forward makes a purchase look old that is not: its evidence says by how much."""
+        """A clock that was put forward makes a purchase look old that is not: its evidence says by how much. When it is
+        put back again, that says so, too."""
         ahead = self._clock_ahead()
         forward = ahead - self._ahead_s
-        if forward > JUMP_S:
+        if abs(forward) > JUMP_S:
             now = self._house.clock.now()
             await self._house.database.write(lambda c: books.note_clock(c, now, forward))
-            log.warning("clock_put_forward", seconds=round(forward, 3))
+            log.warning("clock_put_forward" if forward > 0 else "clock_put_back", seconds=round(abs(forward), 3))
         self._ahead_s = ahead
 
     def _find_interrupted(self, connection: Connection) -> list[Order]:
@@ -189,8 +190,8 @@ def _nothing_hides_it(connection: Connection, row: RowMapping, known: Books, now
     newest = [one for one in evidence if one["kind"] == "balance"][-1]
     if known.certain is None or newest["certain"] != format_units(known.certain):
         return False  # something was booked since; the next reading shows what that makes of it
-    told = books.candidates(connection, row["provider"], row["sent_at"] - LOOK_BACK)
-    if fitting(row["expected_units"], [one for one in told if one.kind == "refund"]):
+    owed = books.refunds_due(connection, row["provider"], row["sent_at"] - LOOK_BACK)
+    if owed is None or may_hide(row["expected_units"], owed):
         return False
     asked = [parse_rfc3339(one["at"]) for one in evidence if one["kind"] == "asked"]
     if asked:

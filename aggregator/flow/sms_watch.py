@@ -130,8 +130,12 @@ class SmsWatch:
                 "number_changed", order_id=order.id, provider=gateway.name, state=str(number.state), events=len(drafts)
             )
         if number.charge is not None and number.charge != before.charge:
-            ledger.book_charge(connection, gateway.name, order.number, number.charge, now, number_id=number.id)
-            if number.state not in _ENDS:
+            ended = number.state in _ENDS
+            note = None if ended else ledger.PRICE_TOLD
+            ledger.book_charge(
+                connection, gateway.name, order.number, number.charge, now, number_id=number.id, note=note
+            )
+            if not ended:
                 learn_from_charge(connection, self._house, order, number.charge, now, number=number.id)
         group = numbers.of_orders(connection, {order.number: order.id}).get(order.id, ())
         charges = [one.charge for one in group if one.charge is not None]

@@ -57,7 +57,7 @@ _SEARCHED_BYTES: Final = 64 * 1024
 _DELIVERED: Final = re.compile(r'"(?:accounts|sms_content)"\s*:', re.IGNORECASE)
 """What some answer carries that was bought: it is sealed elsewhere and never stands in the journal."""
 BATCHES_AGAIN_S: Final = 3600.0
-"""How long a provider without batches is asked one by one before it is tried again."""
+"""How long a provider without batches is asked one by one, or by smaller ones, before it is tried again."""
 RATE_LIMIT_PAUSE_S: Final = 5.0
 """How long to be quiet after a rate limit that names no time."""
 
@@ -130,14 +130,15 @@ class Gateway:
 
     @property
     def batch(self) -> Batch:
-        """How statuses are asked for in batches, as far as is known. Where a provider proved to have none, that is
-        forgotten after a while: it may have learned."""
+        """How statuses are asked for in batches, as far as is known. Where a provider proved to have none, or to take
+        few at once, that is forgotten after a while: it may have learned, or it was a passing fault."""
         if not self.capabilities.batched_status:
             return Batch(BatchForm.SINGLE)
-        single = self._batch.form is BatchForm.SINGLE
-        if single and self.settings.status_batch == "auto" and self._clock.monotonic() >= self._batches_again_at:
-            return Batch()
-        return self._batch
+        if self._clock.monotonic() < self._batches_again_at:
+            return self._batch
+        if self._batch.form is BatchForm.SINGLE:
+            return Batch() if self.settings.status_batch == "auto" else self._batch
+        return Batch(self._batch.form)
 
     @property
     def batches(self) -> bool:

@@ -25,6 +25,9 @@ FRESH_PURCHASE: Final = "expected"
 """The note of what is booked when a purchase is made, and not when it is found out later."""
 MOST_EVIDENCE: Final = 50
 MOST_ASKED: Final = 500
+MOST_REFUNDS: Final = 1000
+_A_REFUND: Final = and_(ledger_table.c.kind == "refund", func.coalesce(ledger_table.c.note, "") != ledger.PRICE_TOLD)
+_PAID_BACK: Final = ("partial", "canceled", "failed")
 _MAY_MASK: Final = ("placing", "unclear", "not_placed")
 """Attempts of which a purchase that was found could as well be."""
 
@@ -136,7 +139,7 @@ def refunds_since(connection: Connection, provider: str, reading_id: int | None)
                 ledger_table.c.provider == provider,
                 ledger_table.c.id > (reading_id or 0),
                 ledger_table.c.kind == "refund",
-                func.coalesce(ledger_table.c.note, "") != ledger.SEEN_REFUND,
+                func.coalesce(ledger_table.c.note, "").not_in([ledger.SEEN_REFUND, ledger.PRICE_TOLD]),
             )
         ).scalar_one()
     )
@@ -303,7 +306,7 @@ def has_readings(connection: Connection, attempt_id: str) -> bool:
 
 
 def note_clock(connection: Connection, at: datetime, forward_s: float) -> None:
-    """The clock was put forward: for the purchases that are open, no such time has passed."""
+    """The clock was put forward, or back (below 0): for the purchases that are open, no such time has passed."""
     rows = connection.execute(select(attempts.c.id).where(AT_WORK, attempts.c.state.in_(["placing", "unclear"]))).all()
     for row in rows:
         add_evidence(connection, row[0], {"kind": "clock", "at": rfc3339(at), "forward_s": round(forward_s, 3)})
@@ -377,7 +380,7 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
         select(ledger_table.c.order_number, func.sum(ledger_table.c.units))
         .where(
             ledger_table.c.provider == provider,
-            ledger_table.c.kind == "refund",
+            _A_REFUND,
             ledger_table.c.order_number.in_([row["number"] for row in rows]),
         )
         .group_by(ledger_table.c.order_number)
@@ -404,14 +407,38 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
     return found
 
 
+def refunds_due(connection: Connection, provider: str, since: datetime) -> list[int] | None:
+    """What the provider owes for orders that it did not finish and no refund is booked of; None: for too many."""
+    booked = select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number)
+    rows = (
+        connection.execute(
+            select(orders)
+            .where(
+                orders.c.provider == provider,
+                orders.c.updated_at >= since,
+                orders.c.provider_order.is_not(None),
+                orders.c.state.in_(_PAID_BACK),
+                ~booked.exists(),
+            )
+            .limit(MOST_REFUNDS)
+        )
+        .mappings()
+        .all()
+    )
+    if len(rows) == MOST_REFUNDS:
+        return None
+    return [one.units for row in rows for one in _of_order(row) if one.kind == "refund" and one.units]
+
+
 def _of_order(row: RowMapping) -> list[Candidate]:
     charge, expected = row["charge_units"], row["expected_units"]
     paid = charge if charge is not None else expected
     found = []
-    if row["state"] in ("partial", "canceled", "failed") and paid:
+    if row["state"] in _PAID_BACK and paid:
         left = row["remains"] if row["state"] == "partial" and row["remains"] is not None else row["quantity"]
         back = paid * min(left, row["quantity"]) // row["quantity"]
-        found.append(Candidate("refund", back, order=row["id"], number=row["number"]))
+        # The refunds of numbers are each number's own, and told with its end.
+        found.append(Candidate("refund", back, order=row["id"], number=None if row["kind"] == "sms" else row["number"]))
     if charge is None:
         found.append(Candidate("price", order=row["id"]))  # what it really cost, nobody has said
     elif expected not in (None, charge):

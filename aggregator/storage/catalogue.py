@@ -272,11 +272,13 @@ def set_charges(
     row_id: int,
     samples: Sequence[Sample],
     lesson: Lesson | None,
+    *,
+    unit: bool = True,
 ) -> None:
-    """Keep an offer's newest charges; with a lesson, what they taught."""
+    """Keep an offer's newest charges; with a lesson, what they taught. `unit`: of what its rate buys, too."""
     values: dict[str, Any] = {"charges": [asdict(one) for one in samples]}
     if lesson is not None:
-        values |= {"learned_per": lesson.per, "charged_rate_units": lesson.rate}
+        values |= {"charged_rate_units": lesson.rate, **({"learned_per": lesson.per} if unit else {})}
     connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
 
 

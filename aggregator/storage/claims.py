@@ -9,11 +9,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, or_, select, text, update
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, insert, or_, select, text, update
 
 from aggregator.domain.errors import ClaimLost
+from aggregator.storage.tables import sequences
+
+_SHIFTED: Final = "clock"
+"""The row of `sequences` that holds the key of the last jump of the clock."""
 
 
 def new_token() -> str:
@@ -81,6 +85,18 @@ def release(
     )
     if done.rowcount != 1:
         raise ClaimLost(f"{table.name} {value}")
+
+
+def shift_once(connection: Connection, tables: Sequence[Table], by: timedelta, key: int) -> int:
+    """The same as `shift_all`, and nothing when it was done under this key already."""
+    last = connection.execute(select(sequences.c.value).where(sequences.c.name == _SHIFTED)).scalar()
+    if last == key:
+        return 0
+    if last is None:
+        connection.execute(insert(sequences).values(name=_SHIFTED, value=key))
+    else:
+        connection.execute(update(sequences).where(sequences.c.name == _SHIFTED).values(value=key))
+    return shift_all(connection, tables, by)
 
 
 def shift_all(connection: Connection, tables: Sequence[Table], by: timedelta) -> int:

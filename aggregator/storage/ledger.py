@@ -13,6 +13,9 @@ from aggregator.storage.tables import ledger, providers
 SEEN_REFUND: Final = "seen in the balance"
 """The note of a refund that no charge told of: this provider's charges stay what was taken at first."""
 
+PRICE_TOLD: Final = "price told"
+"""The note of what is booked when a charge turns out to be another than was expected: no refund, though it is less."""
+
 
 def add(
     connection: Connection,

@@ -88,7 +88,7 @@ def claim(
 def _numbers(connection: Connection, provider: str, now: datetime, limit: int) -> list[int]:
     is_due = _due(provider, now)
     together = orders.c.alone_since.is_(None)
-    late = and_(_due(provider, now - YIELDS), claims.unclaimed(orders, now))
+    late = and_(is_due, orders.c.next_poll_at <= now - YIELDS)
     alone = orders.c.alone_since.is_not(None)
     found = _first(connection, and_(is_due, _GOING_ON, together), limit)
     lone = _first(connection, and_(is_due, _GOING_ON, alone), 1)
@@ -98,10 +98,12 @@ def _numbers(connection: Connection, provider: str, now: datetime, limit: int) -
     if lone and (not found or lone[0][1] + YIELDS <= found[0][1]):
         return [lone[0][0]]
     numbers = [number for number, _ in found]
-    if len(numbers) == limit and (part := limit // _PART):
-        waiting = [n for n, _ in _first(connection, and_(late, _OVER, together), part)]
-        numbers = numbers[: limit - len(waiting)] + waiting
-    elif len(numbers) < limit:
+    if len(numbers) == limit:
+        waiting = _first(connection, and_(late, _OVER, together), max(1, limit // _PART))
+        if limit < _PART:  # less than one for each call: only one that waits for longer than all others
+            waiting = [one for one in waiting if one[1] + YIELDS <= found[0][1]]
+        numbers = numbers[: limit - len(waiting)] + [number for number, _ in waiting]
+    else:
         numbers += [n for n, _ in _first(connection, and_(is_due, _OVER, together), limit - len(numbers))]
     if numbers and len(numbers) < limit:
         later = and_(orders.c.provider == provider, orders.c.next_poll_at > now, claims.unclaimed(orders, now))

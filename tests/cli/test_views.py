@@ -67,6 +67,7 @@ def words_of(*evidence: dict[str, Any]) -> list[str]:
         ({"kind": "active_order"}, "speaks for bought"),
         ({"kind": "asked"}, "asked again, for a refund that could hide the debit"),
         ({"kind": "clock", "forward_s": 3.5}, "put forward by 3.5 s"),
+        ({"kind": "clock", "forward_s": -3.5}, "put back by 3.5 s"),
         ({"kind": "repeated", "result": "placed", "detail": "placed as 5"}, "under the same key: placed, placed as 5"),
         ({"kind": "recovered", "provider_order": "55"}, "The order 55 at smmplus can only be this one"),
         ({"kind": "person", "by": "boss", "outcome": "placed"}, "boss said: it was bought"),

@@ -97,6 +97,25 @@ def _told(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
     return [line for line in found if line["event"] == event]
 
 
+async def test_a_jump_whose_record_was_answered_by_nobody_moves_what_is_due_once(database: Database) -> None:
+    elapsed, hours = 0.0, 0
+    start = datetime(2026, 11, 21, 18, tzinfo=UTC)
+    clock = SteadyClock(lambda: start + timedelta(seconds=elapsed, hours=hours), lambda: elapsed)
+    await database.write(lambda c: rows.accept(c, created_at=start))
+    shaky = ShakyDatabase(database)
+    watch = _ClockWatch(shaky, clock)
+    for expected in (1, 3, 1):
+        hours, shaky.forget = expected, 2
+        for _ in range(2):
+            with pytest.raises(StorageUnavailable):
+                await watch.run_once()
+        await watch.run_once()
+        await watch.run_once()
+        assert clock.now() == start + timedelta(hours=expected)
+        due = await database.read(lambda c: c.execute(orders.select()).mappings().one())
+        assert due["give_up_at"] == start + timedelta(days=1, hours=expected)
+
+
 async def test_a_jump_that_cannot_be_recorded_yet_is_not_followed_and_told_once(database: Database) -> None:
     """Followed without its deadlines, it would end them."""
     elapsed, hours = 0.0, 0

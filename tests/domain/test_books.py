@@ -14,6 +14,7 @@ from aggregator.domain.books import (
     Shown,
     fitting,
     judge,
+    may_hide,
     standing,
 )
 
@@ -113,6 +114,26 @@ def test_of_a_difference_that_part_stands_which_every_reading_showed(
 
 
 # --- what may explain it
+
+
+@pytest.mark.parametrize(
+    ("debit", "due", "hidden"),
+    [
+        (62, [], False),
+        (62, [62], True),
+        (62, [31, 31], True),
+        (62, [30, 31], False),
+        (62, [5, 40, 7, 17, 90], True),
+        (62 * CENT, [20 * CENT + 1, 42 * CENT - 9], True),
+        (62, list(range(1000, 3000)), False),
+    ],
+)
+def test_a_debit_is_hidden_by_any_refunds_that_add_up_to_it(debit: int, due: list[int], hidden: bool) -> None:
+    assert may_hide(debit, due) is hidden
+
+
+def test_of_too_many_refunds_nobody_says_that_they_hide_nothing() -> None:
+    assert may_hide(2**60 + 1, [2**place for place in range(1, 40)])
 
 
 def test_a_candidate_that_is_exact_leaves_no_room_for_others() -> None:

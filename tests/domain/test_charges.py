@@ -31,7 +31,7 @@ def test_a_unit_that_is_not_in_doubt_is_never_put_to_the_test() -> None:
     """Numbers cost a piece each, packages one rate: a thousandth of it is another price, not another unit."""
     samples = priced(1000, 1, 1, 1, factor=1000)
     assert learn(samples, Lesson(1), doubtful=False) == Lesson(1)
-    assert learn(priced(1000, 1, 1, 1), Lesson(1), doubtful=False) == Lesson(1, RATE // 1000)
+    assert learn(priced(1, 1, 1, 1, factor=0.5), Lesson(1), doubtful=False) == Lesson(1, RATE // 2)
 
 
 def test_a_price_that_is_charged_three_times_is_the_price() -> None:
@@ -60,6 +60,23 @@ def test_a_charge_that_rounding_explains_both_ways_teaches_nothing() -> None:
     """0.01 is 0.0009 rounded up; it is also the 0.009 of a rate per piece."""
     tiny = [Sample(place, 10**6, 1, 900_000) for place in range(3)]
     assert learn(tiny, Lesson(1000), doubtful=True) is None
+
+
+def test_a_thousandth_of_a_price_that_is_no_other_unit_is_no_bargain() -> None:
+    """What such a provider calls its charge is not what it takes."""
+    assert learn(priced(1000, 300, 500, 2000, factor=0.1), Lesson(1000), doubtful=True) is None
+    assert learn(priced(1, 1, 1, 1, factor=0.001), Lesson(1), doubtful=False) is None
+    assert learn(bought(*[(1000, 5000)] * 3), Lesson(1), doubtful=False) is None
+
+
+def test_another_unit_at_another_price_is_both() -> None:
+    found = learn(priced(1000, 300, 500, 2000, factor=1.25), Lesson(1), doubtful=True)
+    assert found == Lesson(1000, RATE * 5 // 4)
+
+
+def test_what_is_charged_many_times_too_dear_is_believed_as_far_as_it_can_be_stored() -> None:
+    assert learn(priced(1000, 300, 500, 2000, factor=40), Lesson(1000), doubtful=True) == Lesson(1000, 40 * RATE)
+    assert learn(bought(*[(9 * 10**17, 10)] * 3), Lesson(1000), doubtful=True) is None
 
 
 def test_nothing_charged_teaches_nothing() -> None:

@@ -86,6 +86,17 @@ def test_what_a_clock_gained_by_a_jump_is_waited_for_once_more() -> None:
     assert decided(jumped[0], *jumped) is UNDECIDED
 
 
+def test_a_clock_that_is_put_forward_and_back_is_waited_for_no_longer() -> None:
+    def clock(forward_s: float) -> dict[str, Any]:
+        return {"kind": "clock", "at": rfc3339(NOW), "forward_s": forward_s}
+
+    assert decided(clock(3600), clock(-3600), reading(900), reading(960)) is NOT_BOUGHT
+    assert decided(clock(-3600), clock(3600), reading(900), reading(960)) is NOT_BOUGHT
+    assert decided(clock(3600), reading(3700), reading(3760), clock(-3600), reading(200)) is UNDECIDED
+    assert decided(clock(-3600), reading(-3000), reading(899)) is UNDECIDED
+    assert decided(clock(-7200), clock(3600), reading(899), reading(890)) is UNDECIDED
+
+
 def test_a_debit_proves_bought_whatever_is_known_of_the_provider() -> None:
     assert decided(reading(1, "debited"), trust=Trust(False, 0, SETTLE)) is BOUGHT
     assert decided(*QUIET, reading(1000, "debited", "9.10")) is BOUGHT

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -31,7 +31,7 @@ from aggregator.sandbox import panel_v2
 from aggregator.sandbox.dialects import answer
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.ledger import Call
-from aggregator.storage import attempts, catalogue
+from aggregator.storage import attempts, books, catalogue
 from aggregator.storage.database import Database
 from aggregator.storage.tables import events, providers
 from tests.support.flow import Street, a_street, on_sqlite, smm, sms
@@ -447,6 +447,46 @@ async def test_a_refund_that_is_never_shown_hides_no_purchase(scenes: Scenes, mo
         assert await states(street, order) == [("smmcheap", "unclear")]
 
 
+async def hidden(street: Street, others: Sequence[Order], order: Order) -> None:
+    """The others are paid back without a word, just when the order's purchase is debited."""
+    for other in others:
+        upstream = street.upstream(other)
+        upstream.forced_status = "Canceled"
+        street.account("smmcheap").settle(upstream, street.world.now())
+    await street.advance(3 * ENOUGH_S)
+    assert {(await street.order(other.number)).state for other in others} == {OrderState.CANCELED}
+    assert await states(street, order) == [("smmcheap", "unclear")]
+
+
+def tells_no_refunds(street: Street, *, surcharge_percent: float = 0.0) -> None:
+    account = street.account("smmcheap")
+    account.settings = replace(account.settings, gross_charge=True, surcharge_percent=surcharge_percent)
+
+
+@on_sqlite
+async def test_two_refunds_that_make_up_its_price_hide_no_purchase(scenes: Scenes) -> None:
+    async with scenes(smmcheap=OWN) as street:
+        tells_no_refunds(street)
+        others = [await street.bought("cheap", 500, link=f"https://example.com/{place}") for place in range(2)]
+        await street.advance(60)
+        await learnt(street, "smmcheap")
+        await hidden(street, others, await lost(street, "followers", sold=True))
+
+
+@on_sqlite
+async def test_the_refund_of_one_that_was_cheaper_than_expected_hides_no_purchase(scenes: Scenes) -> None:
+    """What was booked when its charge was told is no refund."""
+    async with scenes(smmcheap=OWN) as street:
+        tells_no_refunds(street, surcharge_percent=-50.0)
+        other = await street.bought("cheap", 2000, link="https://example.com/other")
+        street.upstream(other).forced_status = "In progress"
+        await street.advance(60)
+        tells_no_refunds(street)
+        await street.restart()
+        await learnt(street, "smmcheap")
+        await hidden(street, [other], await lost(street, "followers", sold=True))
+
+
 @on_sqlite
 async def test_other_purchases_and_their_refunds_do_not_stand_in_the_way(scenes: Scenes) -> None:
     async with scenes(smmcheap=OWN) as street:
@@ -523,6 +563,22 @@ async def test_a_clock_that_is_put_forward_settles_nothing(scenes: Scenes) -> No
         await sold_late(street, order)
         await street.advance(2 * ENOUGH_S)
         assert [one["verdict"] for one in await evidence(street, order, "verdict")] == ["bought"]
+
+
+@on_sqlite
+async def test_a_clock_that_is_put_forward_and_back_again_keeps_nobody_waiting(scenes: Scenes) -> None:
+    async with scenes(smmcheap=OWN) as street:
+        await learnt(street, "smmcheap")
+        order = await lost(street, "followers", sold=False)
+        await street.settle()
+        street.clock._now += timedelta(hours=1)
+        await street.advance(20)
+        street.clock._now -= timedelta(hours=1)
+        await street.database.write(lambda c: books.set_next_evidence(c, "smmcheap", street.clock.now()))
+        await street.advance(SETTLE_S - 30)
+        assert await states(street, order) == [("smmcheap", "unclear")]
+        await street.advance(ENOUGH_S)
+        assert await states(street, order) == [("smmcheap", "not_placed"), ("smmplus", "placed")]
 
 
 @on_sqlite

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.orders import Order, OrderState
+from aggregator.flow.catalogue_sync import release_rows
 from aggregator.flow.readings import describe, take_reading
 from aggregator.providers.contract import Failure
 from aggregator.providers.limits import Priority
@@ -108,6 +109,26 @@ async def test_a_new_price_in_the_catalogue_forgets_what_charges_taught(street: 
     await street.synced()
     assert await learned(street, "smmcheap", "1") == (1000, None)
     assert (await street.bought("followers", 1000)).provider == "smmcheap"
+
+
+@on_sqlite
+async def test_what_became_another_thing_is_known_by_nothing_that_was_learned(street: Street) -> None:
+    change(street, "hstock", product_rate_per=1000)
+    await done(street, "gmail", 10, 20, 30, link=None)
+    assert await learned(street, "hstock", "2") == (1000, None)
+    account = street.account("hstock")
+    edit_service(account, account.services["2"], Fields({"name": "Dedicated servers, one month"}))
+    await street.advance(1000)
+    await street.synced()
+    assert await learned(street, "hstock", "2") == (1000, None)
+    await street.database.write(lambda c: release_rows(c, street.house, "hstock", "2", None))
+    assert await learned(street, "hstock", "2") == (None, None)
+
+
+@on_sqlite
+async def test_numbers_teach_no_unit(street: Street) -> None:
+    await done(street, "code", 1, 1, 1, link=None)
+    assert await learned(street, "hstock", "65f0aa") == (None, None)
 
 
 @on_sqlite

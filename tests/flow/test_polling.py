@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import update
 
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
-from aggregator.domain.orders import OrderState
+from aggregator.domain.orders import Order, OrderState
 from aggregator.flow.batches import MAX_CALLS
 from aggregator.flow.polling import Polling
 from aggregator.providers import gateway as gateway_module
@@ -26,7 +27,8 @@ from aggregator.sandbox import panel_v2
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.refusals import Reason, Refusal
 from aggregator.storage import ledger, polls, unknown_words
-from aggregator.storage.database import Database
+from aggregator.storage.claims import new_token
+from aggregator.storage.database import Connection, Database
 from aggregator.storage.tables import orders as orders_table
 from tests.support.flow import Street, a_street, on_sqlite, product, smm
 
@@ -305,10 +307,10 @@ async def test_one_report_that_cannot_be_stored_does_not_take_the_others_with_it
         street.upstream(order).forced_status = "Completed"
     book = ledger.book_charge
 
-    def booked(connection: Any, provider: str, number: int, charge: Money, at: Any) -> None:
+    def booked(connection: Any, provider: str, number: int, charge: Money, at: Any, **more: Any) -> None:
         if number == orders[1].number:
             raise ValueError("no column takes this")
-        book(connection, provider, number, charge, at)
+        book(connection, provider, number, charge, at, **more)
 
     with monkeypatch.context() as broken:
         broken.setattr(ledger, "book_charge", booked)
@@ -524,6 +526,68 @@ async def test_an_end_is_looked_at_again_less_and_less_often_and_then_no_more(st
     await street.advance(31 * 86_400)
     assert 5 <= street.calls("smmplus", "status") <= 12
     assert await street.column(orders_table, order.number, "next_poll_at") is None
+
+
+@on_sqlite
+async def test_an_end_that_the_provider_forgot_is_looked_at_less_and_less_often_too(street: Street) -> None:
+    order = await street.bought("one")
+    street.upstream(order).forced_status = "Canceled"
+    await street.until(order.number)
+    assert order.provider_order is not None
+    street.account("smmplus").orders.pop(order.provider_order)
+    street.world.calls.reset()
+    await street.advance(31 * 86_400)
+    assert street.calls("smmplus", "status") <= 12
+
+
+async def claimed(street: Street, limit: int) -> list[int]:
+    """Who would be asked for next."""
+
+    def write(connection: Connection) -> list[int]:
+        token = new_token()
+        found = polls.claim(connection, "smmplus", street.clock.now(), limit=limit, lease_s=9, token=token)
+        numbers: list[int] = [one.order.number for one in found]
+        polls.give_back(connection, numbers, token)
+        return numbers
+
+    return await street.database.write(write)
+
+
+async def make(street: Street, orders: Sequence[Order], due_s: float, *, over: bool, alone: bool = False) -> set[int]:
+    """Orders that are due since `due_s`."""
+    now = street.clock.now()
+    numbers: set[int] = {order.number for order in orders}
+    end = {"state": "canceled", "finished_at": now} if over else {}
+    values = {"next_poll_at": now - timedelta(seconds=due_s), "alone_since": now if alone else None, **end}
+    await street.database.write(
+        lambda c: c.execute(update(orders_table).where(orders_table.c.number.in_(numbers)).values(**values))
+    )
+    return numbers
+
+
+@pytest.mark.corrupts_database
+async def test_orders_that_are_over_and_go_alone_let_those_pass_that_go_on(street: Street) -> None:
+    orders = await street.given("slow", 12)
+    over = await make(street, orders[:6], 1800, over=True, alone=True)
+    going_on = await make(street, orders[6:], 60, over=False)
+    assert set(await claimed(street, 100)) == going_on
+    await make(street, orders[:6], 4000, over=True, alone=True)
+    assert set(await claimed(street, 100)) < over
+
+
+@pytest.mark.corrupts_database
+async def test_orders_that_are_over_wait_an_hour_and_then_get_their_part(street: Street) -> None:
+    orders = await street.given("slow", 50)
+    over = await make(street, orders[:15], 1800, over=True)
+    going_on = await make(street, orders[15:], 60, over=False)
+    assert set(await claimed(street, 20)) < going_on
+    await make(street, orders[:15], 3700, over=True)
+    batch = await claimed(street, 20)
+    assert len(batch) == 20
+    assert len(set(batch) & over) == 2
+    assert set(await claimed(street, 1)) < over
+    await make(street, orders[15:], 200, over=False)
+    assert set(await claimed(street, 1)) < going_on
 
 
 async def test_a_cancel_that_the_provider_takes_back_is_corrected(street: Street) -> None:

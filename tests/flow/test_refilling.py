@@ -592,7 +592,9 @@ async def test_a_refill_by_hand_begins_none_by_itself_where_nobody_knows_the_sta
     order = await completed(street, "often")
     await street.database.write(
         lambda c: c.execute(
-            update(orders_table).where(orders_table.c.number == order.number).values(start_count=None, next_poll_at=None)
+            update(orders_table)
+            .where(orders_table.c.number == order.number)
+            .values(start_count=None, next_poll_at=None)
         )
     )
     street.break_with(FaultRule("error_text", account="smmplus", action="refill", body="order is not completed"))
@@ -686,6 +688,20 @@ class Counter:
     async def serve(self, request: web.Request) -> web.Response:
         self.asked.append(request.query["link"])
         return web.json_response(self.answer)
+
+
+@on_sqlite
+async def test_a_count_source_that_never_answers_is_not_asked_for_ever(
+    database: Database, clock: ManualClock, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    source = {"url": f"http://127.0.0.1:{unused_tcp_port}/count?link={{link}}", "pointer": "/n"}
+    services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
+    async with a_street(database, clock, tmp_path, services) as street:
+        order = await completed(street)
+        await street.advance(2 * DAY_S)
+        assert await street.column(orders_table, order.number, "next_count_at") is not None
+        await street.advance(DAY_S)
+        assert await street.column(orders_table, order.number, "next_count_at") is None
 
 
 async def test_a_count_source_is_asked_within_the_window_and_shows_drops(

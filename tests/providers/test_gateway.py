@@ -386,6 +386,17 @@ async def test_a_provider_without_batches_is_asked_one_by_one_and_tried_again_la
     assert (panel.batches, panel.status_batch) == (True, 100)
 
 
+async def test_a_limit_that_was_found_out_is_tried_again_later(panel: Gateway, clock: ManualClock) -> None:
+    """It may have been a passing fault: without that it would be halved and halved again, and never grow."""
+    assert panel.use_batch(Batch(BatchForm.ORDER, 12))
+    clock.advance(BATCHES_AGAIN_S - 1)
+    assert panel.status_batch == 12
+    clock.advance(1)
+    assert (panel.batch, panel.status_batch) == (Batch(BatchForm.ORDER), 100)
+    assert panel.use_batch(Batch(BatchForm.ORDER, 50))
+    assert panel.status_batch == 50
+
+
 async def test_a_dialect_without_batches_never_believes_in_them(hstock: Gateway, clock: ManualClock) -> None:
     clock.advance(10 * BATCHES_AGAIN_S)
     assert (hstock.batches, hstock.status_batch) == (False, 1)
