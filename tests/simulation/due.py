@@ -1,0 +1,71 @@
+"""What waits in a database: what is due and when, asked as the stages ask, and what has not come to rest yet."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, exists, func, literal, select, union_all
+
+from aggregator.domain.orders import FINAL
+from aggregator.storage.tables import attempts, cancels, deliveries, events, numbers, orders, providers, refills
+
+
+def _due_query() -> Any:
+    def of(stage: str, moment: Any, *where: Any) -> Any:
+        return select(literal(stage).label("stage"), func.min(moment).label("at")).where(*where)
+
+    rows = [of("reconcile", providers.c.next_evidence_at)]
+    rows += [of("reconcile", attempts.c.claimed_until, attempts.c.state == "placing")]
+    rows += [of("reconcile", refills.c.claimed_until, refills.c.state == "requested", refills.c.sent_at.is_not(None))]
+    rows += [of("catalogue_sync", providers.c.next_catalogue_at), of("catalogue_sync", providers.c.next_balance_at)]
+    rows += [of("placement", attempts.c.created_at, attempts.c.state == "planned")]
+    rows += [of("sequencing", events.c.created_at, events.c.position.is_(None))]
+    rows += [of("refilling", orders.c.next_refill_at), of("counting", orders.c.next_count_at)]
+    rows += [of("dripping", orders.c.next_run_at), of("dripping", orders.c.next_sum_at)]
+    rows += [of("remainders", orders.c.next_remainder_at)]
+    sent = cancels.c.sent_at.is_not(None)
+    rows += [of("canceling", cancels.c.claimed_until, cancels.c.state == "requested", sent)]
+    rows += [of("canceling", cancels.c.next_at, cancels.c.state != "requested")]
+    for stage, table, moment, more in (
+        ("routing", orders, orders.c.next_route_at, orders.c.state == "accepted"),
+        ("polling", orders, orders.c.next_poll_at, orders.c.next_poll_at.is_not(None)),
+        ("sms_watch", numbers, numbers.c.next_check_at, numbers.c.next_check_at.is_not(None)),
+        ("canceling", cancels, cancels.c.next_at, (cancels.c.state == "requested") & ~sent),
+        ("refilling", refills, refills.c.next_poll_at, refills.c.next_poll_at.is_not(None)),
+        ("delivery", deliveries, deliveries.c.next_at, deliveries.c.state == "pending"),
+    ):
+        rows.append(of(stage, moment, more, table.c.claim_token.is_(None)))
+        rows.append(of(stage, table.c.claimed_until, more, table.c.claim_token.is_not(None)))
+    return union_all(*rows)
+
+
+_DUE: Final = _due_query()
+_OTHER: Final = orders.alias("other")
+
+
+def next_due(connection: Connection) -> list[tuple[str, datetime]]:
+    return [(row[0], row[1]) for row in connection.execute(_DUE) if row[1] is not None]
+
+
+def unfinished(connection: Connection) -> list[str]:
+    """What is still going on. A parent waits with the run that is left on the desk as unclear."""
+    ends = [str(state) for state in FINAL]
+    found = []
+    on_desk = exists(select(_OTHER.c.number).where(_OTHER.c.state == "unclear"))
+    for what, table, where in (
+        ("orders", orders, and_(orders.c.state.not_in([*ends, "unclear"]), orders.c.role != "parent")),
+        ("parents", orders, and_(orders.c.role == "parent", orders.c.state.not_in(ends), ~on_desk)),
+        ("runs to make", orders, orders.c.next_run_at.is_not(None)),
+        ("sums", orders, orders.c.next_sum_at.is_not(None)),
+        ("remainders", orders, orders.c.next_remainder_at.is_not(None)),
+        ("cancels", cancels, cancels.c.state == "requested"),
+        ("attempts", attempts, attempts.c.state.in_(["planned", "placing"])),
+        ("refills", refills, refills.c.state.in_(["requested", "pending", "in_progress"])),
+        ("events", events, events.c.position.is_(None)),
+        ("deliveries", deliveries, deliveries.c.state == "pending"),
+    ):
+        count = connection.execute(select(func.count()).select_from(table).where(where)).scalar_one()
+        if count:
+            found.append(f"{count} {what}")
+    return found
