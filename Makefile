@@ -66,9 +66,12 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml $(VENV)/.made
 demo: $(VENV)/.run ## sandbox, daemon, webhook listener and a few orders, live; Ctrl-C ends it
 	@PYTHONPATH='$(CURDIR)' $(PY) -m aggregator demo $(ARGS)
 
+# One worker more than processors: many tests wait for processes that they have started.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((n + 1)))
+
 .PHONY: test
 test: $(VENV)/.dev ## all tests
-	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: simulate
 simulate: $(VENV)/.dev ## replay one seed of the simulation with its story, or many: make simulate SEED=7, SEED=0:1000

@@ -53,7 +53,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         # A socket's path has about 100 bytes, so the folder sits directly in the system's temporary one.
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_memory_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory_folder()))
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._in_use = _mark_in_use(self.folder)
@@ -197,7 +197,7 @@ class PostgresServer:
         return self._programs
 
 
-def _memory_folder() -> Path | None:
+def memory_folder() -> Path | None:
     """Where files live in memory, if there is room: a fresh database per test is several times faster there."""
     folder = Path("/dev/shm")
     try:
