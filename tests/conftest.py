@@ -25,7 +25,6 @@ from tests.support.postgres import PostgresServer, memory_folder
 settings.register_profile("aggregator", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("aggregator")
 
-STORAGE_TESTS = Path(__file__).parent / "storage"
 # Files that are thrown away need no disk: each commit of a test would wait for it.
 if (memory := memory_folder()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
@@ -43,29 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "prunes_database: removes old rows, which leaves holes in the feed's positions")
     if _GIVEN_SEED and not config.getoption("--hypothesis-seed", None):
         config.option.hypothesis_seed = _GIVEN_SEED
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Every test runs on both databases; of its cases the first one does, unless it is SQL that is tested.
-
-    AGGREGATOR_ALL_CASES=1 runs all of them on both.
-    """
-    if os.environ.get("AGGREGATOR_ALL_CASES"):
-        return
-    dropped = [item for item in items if _same_on_both(item)]
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if not _same_on_both(item)]
-
-
-def _same_on_both(item: pytest.Item) -> bool:
-    """Whether an item is a further case of a test on PostgreSQL, outside of the storage's own tests."""
-    spec = getattr(item, "callspec", None)
-    if spec is None or STORAGE_TESTS in item.path.parents:
-        return False
-    databases = {name for name in spec.params if name in ("database_url", "empty_database_url")}
-    on_postgres = any(spec.params[name] == "postgresql" for name in databases)
-    return on_postgres and any(index for name, index in spec.indices.items() if name not in databases)
 
 
 def pytest_report_header() -> str:

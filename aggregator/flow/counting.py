@@ -16,12 +16,11 @@ from aggregator.domain.events import Draft
 from aggregator.domain.orders import Order, OrderState
 from aggregator.domain.wire import HttpReply
 from aggregator.flow.base import House, Workers, log
-from aggregator.flow.drops import dropped
+from aggregator.flow.drops import dropped, traits_of
 from aggregator.flow.policies import refill_policy
 from aggregator.outbound import Outbound
-from aggregator.storage import catalogue
 from aggregator.storage import orders as order_store
-from aggregator.storage.catalogue import NO_TRAITS, Traits
+from aggregator.storage.catalogue import Traits
 from aggregator.storage.database import Connection
 
 AT_ONCE: Final = 2
@@ -84,7 +83,7 @@ class Counting:
 
 def _missed(connection: Connection, house: House, order: Order, now: datetime) -> None:
     """No count was had; after the window none is asked for any more."""
-    if next_count(house, order, _traits(connection, order), now, after=RETRY) is None:
+    if next_count(house, order, traits_of(connection, order), now, after=RETRY) is None:
         order_store.set_count_due(connection, order.number, None)
 
 
@@ -135,16 +134,11 @@ def _record(
         return None
     drafts: list[Draft] = []
     counted = replace(order, count=count, count_at=now)
-    traits = _traits(connection, order)
+    traits = traits_of(connection, order)
     columns = dropped(house, order, counted, traits, drafts, now)
     if again:
         columns["next_count_at"] = next_count(house, order, traits, now)
     return order_store.save(connection, order, counted, drafts, now, **columns)
-
-
-def _traits(connection: Connection, order: Order) -> Traits:
-    service = order.provider_service or ""
-    return catalogue.traits(connection, order.provider or "", [service]).get(service, NO_TRAITS)
 
 
 def next_count(

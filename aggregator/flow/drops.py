@@ -12,7 +12,15 @@ from aggregator.domain.orders import Order, OrderState
 from aggregator.domain.refills import drop, dropped_enough
 from aggregator.flow.base import House
 from aggregator.flow.policies import refill_policy
-from aggregator.storage.catalogue import Traits
+from aggregator.storage import catalogue
+from aggregator.storage.catalogue import NO_TRAITS, Traits
+from aggregator.storage.database import Connection
+
+
+def traits_of(connection: Connection, order: Order) -> Traits:
+    """What the provider's catalogue says of the service that an order was bought as."""
+    service = order.provider_service or ""
+    return catalogue.traits(connection, order.provider or "", [service]).get(service, NO_TRAITS)
 
 
 def dropped(

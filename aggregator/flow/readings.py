@@ -18,6 +18,7 @@ from aggregator.domain.books import Candidate, Judged, fitting, judge, refunds, 
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.events import Draft
 from aggregator.domain.money import UNIT, Money, MoneyError, format_units, units_of
+from aggregator.domain.sizes import MAX_CURRENCY
 from aggregator.flow.base import House, log
 from aggregator.providers.contract import Failure, FailureKind
 from aggregator.providers.gateway import Gateway
@@ -36,7 +37,6 @@ TRUSTED_AFTER: Final = 3
 """Refunds that must have been seen to come, net or gross, before a provider is known to tell them so."""
 LOOK_BACK: Final = timedelta(days=7)
 """How far back orders are named as candidates for a difference."""
-MAX_CURRENCY: Final = 8
 MOST_SHOWN: Final = 20
 
 DIFFERENCE = Gauge(

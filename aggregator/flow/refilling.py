@@ -32,6 +32,7 @@ from aggregator.domain.refills import (
 )
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.drops import traits_of
 from aggregator.flow.policies import refill_policy
 from aggregator.providers.contract import (
     Failure,
@@ -44,9 +45,9 @@ from aggregator.providers.contract import (
 )
 from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import catalogue, claims, polls, refills
+from aggregator.storage import claims, polls, refills
 from aggregator.storage import orders as order_store
-from aggregator.storage.catalogue import NO_TRAITS, Traits
+from aggregator.storage.catalogue import Traits
 from aggregator.storage.database import Connection, RowMapping
 
 LEASE_MARGIN_S: Final = 30.0
@@ -340,12 +341,6 @@ def _come_back(why: RefillRefusal, wait_s: float | None, cooldown: timedelta) ->
     if why is RefillRefusal.NO_DROP:
         return MUCH_LATER * cooldown
     return cooldown if why in (RefillRefusal.LATER, RefillRefusal.RUNNING) else None
-
-
-def traits_of(connection: Connection, order: Order) -> Traits:
-    """What the provider's catalogue says of the service that an order was bought as."""
-    service = order.provider_service or ""
-    return catalogue.traits(connection, order.provider or "", [service]).get(service, NO_TRAITS)
 
 
 def policy_of(house: House, order: Order, traits: Traits) -> RefillPolicy | None:
