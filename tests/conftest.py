@@ -7,6 +7,7 @@ says so with `@pytest.mark.corrupts_database`.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -19,9 +20,11 @@ from hypothesis import settings
 
 from aggregator.domain.clock import ManualClock
 from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
+from tests.support import compiled
 from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
 from tests.support.postgres import PostgresServer, memory_folder
 
+compiled.share()
 settings.register_profile("aggregator", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("aggregator")
 
@@ -42,6 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "prunes_database: removes old rows, which leaves holes in the feed's positions")
     if _GIVEN_SEED and not config.getoption("--hypothesis-seed", None):
         config.option.hypothesis_seed = _GIVEN_SEED
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of collected tests live to the end: looking through them for cycles again and again is a tenth of the
+    # suite's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_report_header() -> str:

@@ -34,7 +34,7 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.catalogue import NO_TRAITS, Traits
 from aggregator.storage.claims import new_token
 from aggregator.storage.database import Connection
-from aggregator.storage.polls import Next, Polled
+from aggregator.storage.polls import Claimed, Next, Polled
 
 LEASE_MARGIN_S: Final = 30.0
 AHEAD: Final = 2
@@ -153,20 +153,19 @@ class Polling:
         )
         if not claimed:
             return
-        ids = [one.order.provider_order or "" for one in claimed]
+        ids = [one.provider_order for one in claimed]
+        numbers = [one.number for one in claimed]
         async with gateway.turn(Priority.STATUS):
             waited = self._house.clock.now() - now
             stale = waited.total_seconds() > LEASE_MARGIN_S / 2
             answer = None if stale else await gateway.statuses(ids)
         if answer is None:
             # Purchases went first for so long that the claim might not outlive the call.
-            numbers = [one.order.number for one in claimed]
             await self._house.database.write(lambda c: polls.give_back(c, numbers, token))
             return
         if isinstance(answer, Failure) and len(ids) > 1:
             # Finding out takes more calls than the lease was meant for.
             until = self._house.clock.now() + timedelta(seconds=MAX_CALLS * gateway.timeout_s + LEASE_MARGIN_S)
-            numbers = [one.order.number for one in claimed]
             await self._house.database.write(lambda c: polls.extend(c, numbers, token, until))
         if isinstance(answer, Failure) and answer.kind is FailureKind.NOT_FOUND and len(ids) == 1:
             answer = StatusBatch(errors={ids[0]: (Meaning.UNKNOWN_ORDER, answer.text)})
@@ -195,7 +194,7 @@ class Polling:
         self,
         connection: Connection,
         gateway: Gateway,
-        claimed: Sequence[Polled],
+        claimed: Sequence[Claimed],
         token: str,
         answered: Answered,
         *,
@@ -203,8 +202,8 @@ class Polling:
     ) -> Progress:
         """Take every report and give every order its next poll; `apart`: reports that cannot be stored are left out."""
         progress = Progress()
-        found = polls.claimed(connection, [one.order.number for one in claimed], token)
-        due_before = {one.order.number: one.due_at for one in claimed}
+        due_before = {one.number: one.due_at for one in claimed}
+        found = polls.claimed(connection, list(due_before), token)
         services = sorted({(gateway.name, one.order.provider_service or "") for one in found})
         traits = catalogue.traits(connection, gateway.name, [service for _, service in services])
         poll = Poll(gateway, answered, history.load(connection, services), traits, self._house.clock.now())

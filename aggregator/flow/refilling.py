@@ -51,6 +51,8 @@ from aggregator.storage.catalogue import Traits
 from aggregator.storage.database import Connection, RowMapping
 
 LEASE_MARGIN_S: Final = 30.0
+SOON: Final = timedelta(minutes=1)
+"""A refill that was not sent is asked for again after so long."""
 LEAST_WAIT: Final = timedelta(hours=1)
 """Between two looks at an order whose refill could not be asked for."""
 SOONEST: Final = timedelta(minutes=5)
@@ -175,7 +177,7 @@ class Refilling:
         now = self._house.clock.now()
         for row, provider_order in asked:
             if isinstance(results, NotSent):
-                again = now + timedelta(minutes=1)
+                again = now + SOON
                 refills.settle(connection, row["number"], token, sent_at=None, next_poll_at=again)
                 continue
             result = results.get(provider_order, Unclear("missing", "the answer does not speak of this order"))

@@ -56,6 +56,10 @@ def _next_ordinal(connection: Connection, order_number: int) -> int:
     return int(connection.execute(query).scalar_one()) + 1
 
 
+# Made once, and its columns taken from the row: naming them anew for each attempt costs more than writing it.
+_INSERT = insert(attempts)
+
+
 def plan(
     connection: Connection,
     attempt_id: AttemptId,
@@ -72,25 +76,24 @@ def plan(
     at: datetime,
 ) -> None:
     """Write the choice of an offer, with every candidate's reason; `rate` is what the catalogue asks now."""
-    connection.execute(
-        insert(attempts).values(
-            id=attempt_id,
-            order_number=order_number,
-            ordinal=_next_ordinal(connection, order_number),
-            round=round_,
-            state="planned",
-            provider=provider,
-            service=service,
-            country=country,
-            expected_units=expected.units,
-            expected_currency=expected.currency,
-            cost_units=cost.units,
-            cost_currency=cost.currency,
-            rate_units=rate.units if rate is not None else None,
-            candidates=candidates,
-            created_at=at,
-        )
-    )
+    row = {
+        "id": attempt_id,
+        "order_number": order_number,
+        "ordinal": _next_ordinal(connection, order_number),
+        "round": round_,
+        "state": "planned",
+        "provider": provider,
+        "service": service,
+        "country": country,
+        "expected_units": expected.units,
+        "expected_currency": expected.currency,
+        "cost_units": cost.units,
+        "cost_currency": cost.currency,
+        "rate_units": rate.units if rate is not None else None,
+        "candidates": candidates,
+        "created_at": at,
+    }
+    connection.execute(_INSERT, row)
 
 
 def note_no_offer(

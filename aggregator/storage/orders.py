@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from aggregator.domain.documents import Related
 from aggregator.domain.errors import ClaimLost
@@ -212,6 +225,10 @@ def _children(connection: Connection, parents: Sequence[OrderId]) -> dict[OrderI
     return found
 
 
+# The columns to set are those that a row of parameters names.
+_UPDATE = update(orders).where(orders.c.number == bindparam("of"), orders.c.version == bindparam("read_version"))
+
+
 def save(
     connection: Connection,
     before: Order,
@@ -225,15 +242,14 @@ def save(
     `columns` are due times and claims of the stage that saves.
     """
     stored = replace(after, sequence=before.sequence + len(drafts), version=before.version + 1)
+    statement = _UPDATE
     if (due := columns.get("next_refill_at")) is not None:
         # What is planned for later waits for a cooldown, or for the time that the provider named.
         later = orders.c.next_refill_at > due
-        columns["next_refill_at"] = case((later, orders.c.next_refill_at), else_=literal(due, Instant()))
-    result = connection.execute(
-        update(orders)
-        .where(orders.c.number == before.number, orders.c.version == before.version)
-        .values({**_columns(stored), "sequence": stored.sequence, "version": stored.version, **columns})
-    )
+        wait = case((later, orders.c.next_refill_at), else_=literal(columns.pop("next_refill_at"), Instant()))
+        statement = _UPDATE.values(next_refill_at=wait)
+    written = _columns(stored) | {"sequence": stored.sequence, "version": stored.version} | columns
+    result = connection.execute(statement, {"of": before.number, "read_version": before.version, **written})
     if result.rowcount != 1:
         raise ClaimLost(f"order {before.number}")
     if before.parent is not None:

@@ -20,12 +20,19 @@ from aggregator.storage.types import Instant
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a status call needs of a claimed order."""
+
+    number: int
+    provider_order: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Polled:
-    """An order as it was claimed for a poll, or as it is found when the poll is recorded."""
+    """An order as it is found when its poll is recorded."""
 
     order: Order
-    polls: int
-    due_at: datetime
     placed_at: datetime
     stuck_at: datetime | None
     alone_since: datetime | None
@@ -66,69 +73,62 @@ def due(connection: Connection, provider: str, now: datetime, *, limit: int) -> 
 
 def claim(
     connection: Connection, provider: str, now: datetime, *, limit: int, lease_s: float, token: str
-) -> list[Polled]:
+) -> list[Claimed]:
     """A full batch of bought orders, the longest due first; or one that has to go alone.
 
     When at least one is due, those due next fill the call: it costs the same.
     """
-    keys = _numbers(connection, provider, now, limit)
-    rows = claims.take(
-        connection,
-        orders,
-        orders.c.number,
-        keys,
-        order_by=(orders.c.next_poll_at, orders.c.number),
-        now=now,
-        lease_s=lease_s,
-        token=token,
-    )
-    return [_polled(row) for row in rows]
+    chosen = _choose(connection, provider, now, limit)
+    if chosen:
+        until = now + timedelta(seconds=lease_s)
+        numbers = [one.number for one in chosen]
+        connection.execute(
+            update(orders).where(orders.c.number.in_(numbers)).values(claim_token=token, claimed_until=until)
+        )
+    return chosen
 
 
-def _numbers(connection: Connection, provider: str, now: datetime, limit: int) -> list[int]:
+def _choose(connection: Connection, provider: str, now: datetime, limit: int) -> list[Claimed]:
     is_due = _due(provider, now)
     together = orders.c.alone_since.is_(None)
     late = and_(is_due, orders.c.next_poll_at <= now - YIELDS)
     alone = orders.c.alone_since.is_not(None)
     found = _first(connection, and_(is_due, _GOING_ON, together), limit)
     lone = _first(connection, and_(is_due, _GOING_ON, alone), 1)
-    if lone and (not found or lone[0][1] <= found[0][1]):
-        return [lone[0][0]]
+    if lone and (not found or lone[0].due_at <= found[0].due_at):
+        return lone
     lone = _first(connection, and_(is_due, _OVER, alone), 1)
-    if lone and (not found or lone[0][1] + YIELDS <= found[0][1]):
-        return [lone[0][0]]
-    numbers = [number for number, _ in found]
-    if len(numbers) == limit:
+    if lone and (not found or lone[0].due_at + YIELDS <= found[0].due_at):
+        return lone
+    if len(found) == limit:
         waiting = _first(connection, and_(late, _OVER, together), max(1, limit // _PART))
         if limit < _PART:  # less than one for each call: only one that waits for longer than all others
-            waiting = [one for one in waiting if one[1] + YIELDS <= found[0][1]]
-        numbers = numbers[: limit - len(waiting)] + [number for number, _ in waiting]
+            waiting = [one for one in waiting if one.due_at + YIELDS <= found[0].due_at]
+        found = found[: limit - len(waiting)] + waiting
     else:
-        numbers += [n for n, _ in _first(connection, and_(is_due, _OVER, together), limit - len(numbers))]
-    if numbers and len(numbers) < limit:
+        found += _first(connection, and_(is_due, _OVER, together), limit - len(found))
+    if found and len(found) < limit:
         later = and_(orders.c.provider == provider, orders.c.next_poll_at > now, claims.unclaimed(orders, now))
         coming = and_(later, _GOING_ON, together)
-        numbers += [n for n, _ in _first(connection, coming, limit - len(numbers))]
-    return numbers
+        found += _first(connection, coming, limit - len(found))
+    return found
 
 
-def _first(connection: Connection, where: ColumnElement[bool], limit: int) -> list[tuple[int, datetime]]:
+def _first(connection: Connection, where: ColumnElement[bool], limit: int) -> list[Claimed]:
     query = (
-        select(orders.c.number, orders.c.next_poll_at)
+        select(orders.c.number, orders.c.provider_order, orders.c.next_poll_at)
         .where(where)
         .order_by(orders.c.next_poll_at, orders.c.number)
         .limit(limit)
         # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
         .with_for_update(skip_locked=True)
     )
-    return [(row[0], row[1]) for row in connection.execute(query)]
+    return [Claimed(row[0], row[1], row[2]) for row in connection.execute(query)]
 
 
 def _polled(row: RowMapping) -> Polled:
     return Polled(
         order=order_from(row),
-        polls=row["polls"],
-        due_at=row["next_poll_at"],
         placed_at=row["placed_at"] or row["created_at"],
         stuck_at=row["stuck_at"],
         alone_since=row["alone_since"],

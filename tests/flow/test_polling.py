@@ -546,7 +546,7 @@ async def claimed(street: Street, limit: int) -> list[int]:
     def write(connection: Connection) -> list[int]:
         token = new_token()
         found = polls.claim(connection, "smmplus", street.clock.now(), limit=limit, lease_s=9, token=token)
-        numbers: list[int] = [one.order.number for one in found]
+        numbers = [one.number for one in found]
         polls.give_back(connection, numbers, token)
         return numbers
 

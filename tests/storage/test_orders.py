@@ -310,7 +310,7 @@ async def polls(database: Database, *, limit: int = 100, now: float = 0, provide
     claimed = await database.write(
         lambda c: poll_store.claim(c, provider, later(now), limit=limit, lease_s=60, token="mine")
     )
-    return [one.order.number for one in claimed]
+    return [one.number for one in claimed]
 
 
 async def test_a_status_call_is_filled_with_what_is_due_next(database: Database) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import pytest
 import yaml
 from aiohttp import web
-from sqlalchemy import Connection, RowMapping, Select, exists, func, or_, select
+from sqlalchemy import Connection, RowMapping, Select, bindparam, exists, func, or_, select
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -63,6 +63,7 @@ from aggregator.storage.tables import numbers as numbers_table
 from aggregator.storage.tables import orders as orders_table
 from aggregator.storage.tables import providers as providers_table
 from aggregator.storage.tables import refills as refills_table
+from aggregator.storage.types import Instant
 from tests.support.house import make_house
 from tests.support.rows import buy
 
@@ -91,8 +92,9 @@ on_sqlite: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=
 """For tests that vary what providers say and not what is done to the database: one kind of it is enough."""
 
 
-def _next_due(now: datetime) -> Select[Any]:
+def _next_due() -> Select[Any]:
     """Every first moment at which something is due, and whether something waits that has no moment."""
+    now: Any = bindparam("now", type_=Instant())
     free = [(column, claims.unclaimed(column.table, now)) for column in _DUE]
     moments = [select(func.min(column)).where(unclaimed) for column, unclaimed in free]
     moments += [select(func.min(table.c.claimed_until)).where(table.c.claimed_until > now) for table in _CLAIMED]
@@ -108,6 +110,10 @@ def _next_due(now: datetime) -> Select[Any]:
         exists().where(events_table.c.position.is_(None)),
     )
     return select(*(moment.scalar_subquery() for moment in moments), or_(*at_once))
+
+
+_NEXT_DUE: Final = _next_due()
+"""Made once: every test asks it a hundred times."""
 
 
 def smm(*offers: str, **settings: Any) -> dict[str, Any]:
@@ -293,7 +299,7 @@ class Street:
         now = self.clock.now()
 
         def read(connection: Connection) -> datetime | None:
-            row = connection.execute(_next_due(now)).one()
+            row = connection.execute(_NEXT_DUE, {"now": now}).one()
             *moments, at_once = row
             found = [moment for moment in moments if moment is not None]
             return min([*found, now] if at_once else found, default=None)

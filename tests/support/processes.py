@@ -17,6 +17,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+from tests.support import forked
+from tests.support.forked import ForkedProcess
+
 KEY: Final = "test-key-of-the-shop-0001"
 WITHIN_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.05
@@ -76,22 +79,27 @@ class DaemonProcess:
     config: Path
     port: int
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    """With an environment of its own it starts from nothing."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *, ready: bool = True) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "aggregator", "run", "--config", str(self.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environ},
-            )
+        arguments = ["run", "--config", str(self.config)]
+        if self.environ:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "aggregator", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.environ},
+                )
+        else:
+            self.process = forked.start(arguments, self.log)
         if ready:
             until("the daemon's readiness", self._ready)
 
@@ -118,7 +126,9 @@ class DaemonProcess:
     def signal(self, number: int) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        code = self.process.wait(timeout=60)
+        assert code is not None
+        return code
 
     def get(self, path: str) -> Answer:
         return call("GET", self.url + path, headers={"Authorization": f"Bearer {KEY}"})
@@ -143,7 +153,7 @@ class DaemonProcess:
 class SandboxProcess:
     """`aggregator sandbox` on a free port."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
     url: str
 
     def ledger(self, *actions: str) -> list[dict[str, Any]]:
@@ -164,14 +174,8 @@ class SandboxProcess:
 @contextmanager
 def running_sandbox(*, speed: float = 1.0, seed: int = 0) -> Iterator[SandboxProcess]:
     port = free_port()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "aggregator", "sandbox", "--port", str(port)),
-            *("--speed", str(speed), "--seed", str(seed)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    arguments = ["sandbox", "--port", str(port), "--speed", str(speed), "--seed", str(seed)]
+    process = forked.start(arguments, Path(os.devnull))
     sandbox = SandboxProcess(process, f"http://127.0.0.1:{port}")
 
     def healthy() -> bool:

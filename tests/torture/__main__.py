@@ -1,7 +1,8 @@
 """`python -m tests.torture N`: N kills and ten times as many faulted orders, on SQLite and PostgreSQL, half each.
 
-Prints the seed and what was counted; exit code 1 when anything was bought twice, lost or broken, or when one of the
-named points was never reached by kills that are enough for all of them.
+They come in rounds, each with a database, providers and a verdict of its own, and a few rounds go at a time. Prints the
+seed and what each round counted; exit code 1 when anything was bought twice, lost or broken, or when one of the named
+points was never reached by kills that are enough for all of them.
 """
 
 from __future__ import annotations
@@ -10,47 +11,82 @@ import argparse
 import random
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 from tests.support.databases import sqlite_url
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, memory_folder
 from tests.torture.forge import forge
 from tests.torture.harness import Report, torture
 from tests.torture.points import POINTS
 
 ORDERS_PER_KILL = 10
+KILLS_PER_ROUND = 50
+AT_ONCE = 3
+"""Rounds that go at the same time; most of what each does is waiting."""
 ENOUGH_FOR_ALL = 200
 """Kills of which each named point must get one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One database's share of the kills."""
+
+    number: int
+    kills: int
+    seed: int
+    points: tuple[str, ...]
+    """Those that this round tries first, until each was reached."""
+
+    @property
+    def on_postgres(self) -> bool:
+        return self.number % 2 == 1
+
+    @property
+    def cold(self) -> int:
+        return min(3, self.kills // 8)
+
+
+def rounds(kills: int, seed: int) -> list[Round]:
+    """An even number of rounds, as equal as they can be."""
+    count = 2 * max(1, round(kills / KILLS_PER_ROUND / 2)) if kills > 1 else 1
+    shares = [kills // count + (number < kills % count) for number in range(count)]
+    return [Round(number, share, seed + number, POINTS[number::count]) for number, share in enumerate(shares)]
+
+
 @contextmanager
-def postgres() -> Iterator[str]:
+def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     try:
         server.start()
-        yield server.url(server.create())
+        yield server
     finally:
         server.remove()
 
 
-def on_sqlite(kills: int, cold: int, seed: int) -> Report:
-    with tempfile.TemporaryDirectory(prefix="aggregator-torture-") as folder, forge() as parent:
-        database = sqlite_url(Path(folder) / "aggregator.db")
-        with torture(parent, Path(folder), database, seed) as work:
-            return work.run(kills, ORDERS_PER_KILL, cold=cold)
+def go(part: Round, postgres_url: str | None) -> Report:
+    with tempfile.TemporaryDirectory(prefix="aggregator-torture-", dir=memory_folder()) as name, forge() as parent:
+        folder = Path(name)
+        with torture(parent, folder, postgres_url or sqlite_url(folder / "aggregator.db"), part.seed) as work:
+            return work.run(part.kills, ORDERS_PER_KILL, cold=part.cold, points=part.points)
 
 
-def on_postgres(kills: int, cold: int, seed: int) -> Report:
-    with (
-        tempfile.TemporaryDirectory(prefix="aggregator-torture-") as folder,
-        postgres() as database,
-        forge() as parent,
-        torture(parent, Path(folder), database, seed) as work,
-    ):
-        return work.run(kills, ORDERS_PER_KILL, cold=cold)
+def together(reports: list[Report], seconds: float) -> list[str]:
+    missed = [point for point in POINTS if not any(report.by_point[point] for report in reports)]
+    named = sum(sum(report.by_point[point] for point in POINTS) for report in reports)
+    kills = sum(r.kills for r in reports)
+    return [
+        f"together: kills {kills} ({named} at named points, {sum(r.cold for r in reports)} of cold processes), "
+        f"orders {sum(r.orders for r in reports)}, purchases {sum(r.purchases for r in reports)}, "
+        f"refills {sum(r.refills for r in reports)}, cancels {sum(r.cancels for r in reports)}, "
+        f"unclear {sum(r.unclear for r in reports)}, {seconds:.0f} s",
+        f"named points reached: {len(POINTS) - len(missed)} of {len(POINTS)} {' '.join(missed)}".rstrip(),
+        f"double {sum(len(r.double) for r in reports)}, lost {sum(len(r.lost) for r in reports)}, "
+        f"broken invariants {sum(len(r.broken) for r in reports)}",
+    ]
 
 
 def main() -> int:
@@ -59,25 +95,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().getrandbits(31)
-    half = arguments.kills // 2
-    cold = min(6, half // 8)
-    print(f"torture: {arguments.kills} kills, seed {seed} (--seed {seed} repeats the choices)", flush=True)
+    parts = rounds(arguments.kills, seed)
+    print(f"torture: {arguments.kills} kills in {len(parts)} rounds, --seed {seed} repeats the choices", flush=True)
     began = monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(on_sqlite, arguments.kills - half, cold, seed)]
-        if half:
-            runs.append(pool.submit(on_postgres, half, cold, seed + 1))
-        reports = [run.result() for run in runs]
-    for report in reports:
-        print(*report.lines(), sep="\n")
-    print(
-        f"together: kills {sum(r.kills for r in reports)}, orders {sum(r.orders for r in reports)}, "
-        f"purchases {sum(r.purchases for r in reports)}, unclear {sum(r.unclear for r in reports)}, "
-        f"double {sum(len(r.double) for r in reports)}, lost {sum(len(r.lost) for r in reports)}, "
-        f"broken invariants {sum(len(r.broken) for r in reports)}, {monotonic() - began:.0f} s"
-    )
-    missed = [point for point in POINTS if not any(report.by_point[point] for report in reports)]
-    print(f"named points reached: {len(POINTS) - len(missed)} of {len(POINTS)}", *missed)
+    reports: list[Report] = []
+    with postgres() as server, ThreadPoolExecutor(AT_ONCE) as pool:
+        urls = [server.url(server.create()) if part.on_postgres else None for part in parts]
+        going = [pool.submit(go, part, url) for part, url in zip(parts, urls, strict=True)]
+        for done in as_completed(going):
+            reports.append(done.result())
+            print(*reports[-1].lines(), f"  {monotonic() - began:.0f} s", sep="\n", flush=True)
+    print(*together(reports, monotonic() - began), sep="\n")
+    missed = any(all(not report.by_point[point] for report in reports) for point in POINTS)
     fine = all(report.fine for report in reports) and not (missed and arguments.kills >= ENOUGH_FOR_ALL)
     print(f"verdict: {'every promise was kept' if fine else 'BROKEN'}")
     return 0 if fine else 1

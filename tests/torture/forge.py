@@ -8,8 +8,6 @@ cold process, only sooner.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import importlib
 import json
 import os
 import selectors
@@ -21,9 +19,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.forked import die_with_parent, warm_up
 from tests.torture.points import Hit, install
 
 LOCKED: Final = 71
@@ -45,9 +45,20 @@ def _deadly(point: str | None, nth: int) -> Hit:
     return hit
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+def _shorten_pauses() -> None:
+    """What waits for a minute or ten waits for seconds: nobody watches a torture that long."""
+    from aggregator.domain import breaker, pauses
+    from aggregator.flow import canceling, refilling
+
+    for module, name, value in (
+        (breaker, "FIRST_PAUSE", timedelta(seconds=1)),
+        (breaker, "LONGEST_PAUSE", timedelta(seconds=4)),
+        (pauses, "_ROUND_PAUSES_S", (1, 1, 2, 4)),
+        (canceling, "SOON", timedelta(seconds=2)),
+        (refilling, "SOON", timedelta(seconds=2)),
+    ):
+        assert hasattr(module, name)
+        setattr(module, name, value)
 
 
 def _child(order: Mapping[str, Any], ready: int) -> int:
@@ -56,11 +67,12 @@ def _child(order: Mapping[str, Any], ready: int) -> int:
     from aggregator.config import load
     from aggregator.storage.lock import AlreadyRunning
 
-    _die_with_parent()
+    die_with_parent()
     with open(order["log"], "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     install(_deadly(order["point"], order["nth"]))
+    _shorten_pauses()
     settings = load(Path(order["config"]), {})
     redactor = log.configure(secrets=settings.secrets(), level="WARNING")
 
@@ -75,7 +87,7 @@ def _child(order: Mapping[str, Any], ready: int) -> int:
 
 def serve() -> None:
     """Fork a daemon for each line that comes in; tell when it is ready and when it has ended."""
-    _warm_up()
+    warm_up()
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
     children: dict[int, int] = {}
@@ -125,19 +137,6 @@ def _fork(order: Mapping[str, Any], selector: selectors.BaseSelector) -> tuple[i
     finally:
         sys.stdout.flush()
         os._exit(code)
-
-
-def _warm_up() -> None:
-    """Import what a daemon imports, late imports too."""
-    for name in (
-        "aggregator.daemon",
-        "alembic.command",
-        "alembic.script",
-        "asyncpg",
-        "sqlalchemy.dialects.postgresql.asyncpg",
-        "sqlalchemy.dialects.sqlite.pysqlite",
-    ):
-        importlib.import_module(name)
 
 
 @dataclass(slots=True)
