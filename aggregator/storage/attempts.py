@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
 
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.ids import AttemptId
@@ -151,21 +151,24 @@ def planned(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+_PLANNED: Final = claims.Claimable(
+    attempts,
+    attempts.c.id,
+    where=and_(attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state == "planned"),
+    order_by=(attempts.c.order_number,),
+)
+_INTERRUPTED: Final = (
+    select(attempts)
+    .where(AT_WORK, attempts.c.state == "placing", claims.unclaimed(attempts))
+    .order_by(attempts.c.created_at)
+)
+
+
 def claim_planned(
     connection: Connection, provider: str, now: datetime, *, lease_s: float, token: str
 ) -> Attempt | None:
     """The oldest planned purchase at a provider."""
-    rows = claims.claim(
-        connection,
-        attempts,
-        attempts.c.id,
-        where=and_(attempts.c.provider == provider, AT_WORK, attempts.c.state == "planned"),
-        order_by=(attempts.c.order_number,),
-        limit=1,
-        now=now,
-        lease_s=lease_s,
-        token=token,
-    )
+    rows = claims.claim(connection, _PLANNED, now, limit=1, lease_s=lease_s, token=token, of_provider=provider)
     return attempt_from(rows[0]) if rows else None
 
 
@@ -251,12 +254,7 @@ def last_purchase_failed(connection: Connection, providers: Sequence[str]) -> se
 
 def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
     """Purchases that were being sent when their claim ran out: nobody knows how they ended."""
-    rows = connection.execute(
-        select(attempts)
-        .where(AT_WORK, attempts.c.state == "placing", claims.unclaimed(attempts, now))
-        .order_by(attempts.c.created_at)
-    ).mappings()
-    return [attempt_from(row) for row in rows]
+    return [attempt_from(row) for row in connection.execute(_INTERRUPTED, {"now": now}).mappings()]
 
 
 def in_flight(connection: Connection) -> dict[str, list[Money]]:

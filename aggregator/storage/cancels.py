@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, or_, select, update
 
 from aggregator.storage import claims
 from aggregator.storage.tables import CANCEL_ASKED, cancels, orders
@@ -60,14 +60,29 @@ def details(connection: Connection, order_numbers: Sequence[int]) -> dict[int, s
     return {number: detail for number, detail in newest.items() if detail}
 
 
+_WAITING: Final = (
+    select(cancels.c.provider, cancels.c.state)
+    .where(cancels.c.next_at <= claims.NOW, _MAY_BE_CALLED, claims.unclaimed(cancels))
+    .group_by(cancels.c.provider, cancels.c.state)
+)
+_DUE: Final = claims.Claimable(
+    cancels,
+    cancels.c.number,
+    where=and_(
+        cancels.c.provider == bindparam("of_provider"),
+        cancels.c.state.in_(bindparam("states", expanding=True)),
+        cancels.c.next_at <= claims.NOW,
+        _MAY_BE_CALLED,
+    ),
+    order_by=(cancels.c.next_at, cancels.c.number),
+)
+_INTERRUPTED: Final = and_(CANCEL_ASKED, cancels.c.sent_at.is_not(None), claims.unclaimed(cancels))
+_ANY_INTERRUPTED: Final = select(cancels.c.number).where(_INTERRUPTED).limit(1)
+
+
 def waiting(connection: Connection, now: datetime) -> set[tuple[str, str]]:
     """(provider, state) of the wishes for which something is to be done now."""
-    rows = connection.execute(
-        select(cancels.c.provider, cancels.c.state)
-        .where(cancels.c.next_at <= now, _MAY_BE_CALLED, claims.unclaimed(cancels, now))
-        .group_by(cancels.c.provider, cancels.c.state)
-    )
-    return {(row[0], row[1]) for row in rows}
+    return {(row[0], row[1]) for row in connection.execute(_WAITING, {"now": now})}
 
 
 def claim_due(
@@ -82,16 +97,13 @@ def claim_due(
 ) -> list[RowMapping]:
     return claims.claim(
         connection,
-        cancels,
-        cancels.c.number,
-        where=and_(
-            cancels.c.provider == provider, cancels.c.state.in_(states), cancels.c.next_at <= now, _MAY_BE_CALLED
-        ),
-        order_by=(cancels.c.next_at, cancels.c.number),
+        _DUE,
+        now,
         limit=limit,
-        now=now,
         lease_s=lease_s,
         token=token,
+        of_provider=provider,
+        states=list(states),
     )
 
 
@@ -103,8 +115,8 @@ def mark_sent(connection: Connection, numbers: Sequence[int], at: datetime) -> N
 
 def interrupted(connection: Connection, now: datetime) -> list[RowMapping]:
     """Wishes whose sender is gone, locked: the provider may have heard them."""
-    query = select(cancels).where(_interrupted(now)).order_by(cancels.c.number).with_for_update(skip_locked=True)
-    return list(connection.execute(query).mappings())
+    query = select(cancels).where(_INTERRUPTED).order_by(cancels.c.number).with_for_update(skip_locked=True)
+    return list(connection.execute(query, {"now": now}).mappings())
 
 
 def due_looks(connection: Connection, now: datetime, *, limit: int) -> list[RowMapping]:
@@ -121,11 +133,7 @@ def due_looks(connection: Connection, now: datetime, *, limit: int) -> list[RowM
 
 
 def any_interrupted(connection: Connection, now: datetime) -> bool:
-    return connection.execute(select(cancels.c.number).where(_interrupted(now)).limit(1)).first() is not None
-
-
-def _interrupted(now: datetime) -> ColumnElement[bool]:
-    return and_(CANCEL_ASKED, cancels.c.sent_at.is_not(None), claims.unclaimed(cancels, now))
+    return connection.execute(_ANY_INTERRUPTED, {"now": now}).first() is not None
 
 
 def settle(connection: Connection, number: int, token: str, **values: object) -> None:

@@ -11,10 +11,26 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Table, and_, insert, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    RowMapping,
+    Table,
+    and_,
+    bindparam,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from aggregator.domain.errors import ClaimLost
 from aggregator.storage.tables import sequences
+from aggregator.storage.types import Instant
 
 _SHIFTED: Final = "clock"
 """The row of `sequences` that holds the key of the last jump of the clock."""
@@ -24,54 +40,49 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-def unclaimed(table: Table, now: datetime) -> ColumnElement[bool]:
+NOW: Final = bindparam("now", type_=Instant())
+"""This moment, in a statement that is made once and runs each second: naming its parts costs more than running it."""
+
+
+def unclaimed(table: Table, now: datetime | BindParameter[datetime] = NOW) -> ColumnElement[bool]:
     return or_(table.c.claim_token.is_(None), table.c.claimed_until <= now)
 
 
+class Claimable:
+    """Rows that a stage works on, and the statements of a claim on them.
+
+    `where` tells which; it may speak of NOW and of parameters of its own, which `claim` is given.
+    """
+
+    def __init__(
+        self, table: Table, key: Column[Any], *, where: ColumnElement[bool], order_by: Sequence[ColumnElement[Any]]
+    ) -> None:
+        these = key.in_(bindparam("keys", type_=key.type, expanding=True))
+        self.free = (
+            select(key)
+            .where(and_(where, unclaimed(table)))
+            .order_by(*order_by)
+            .limit(bindparam("at_most", type_=Integer()))
+            # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
+            .with_for_update(skip_locked=True)
+        )
+        self.mark = (
+            update(table)
+            .where(these)
+            .values(claim_token=bindparam("token"), claimed_until=bindparam("until", type_=Instant()))
+        )
+        self.claimed = select(table).where(these).order_by(*order_by)
+
+
 def claim(
-    connection: Connection,
-    table: Table,
-    key: Column[Any],
-    *,
-    where: ColumnElement[bool],
-    order_by: Sequence[ColumnElement[Any]],
-    limit: int,
-    now: datetime,
-    lease_s: float,
-    token: str,
+    connection: Connection, of: Claimable, now: datetime, *, limit: int, lease_s: float, token: str, **parameters: Any
 ) -> list[RowMapping]:
-    """Mark up to `limit` free rows with `token` until `now + lease_s`, and return them in the order asked for."""
-    free = (
-        select(key)
-        .where(and_(where, unclaimed(table, now)))
-        .order_by(*order_by)
-        .limit(limit)
-        # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
-        .with_for_update(skip_locked=True)
-    )
-    keys = [row[0] for row in connection.execute(free)]
-    return take(connection, table, key, keys, order_by=order_by, now=now, lease_s=lease_s, token=token)
-
-
-def take(
-    connection: Connection,
-    table: Table,
-    key: Column[Any],
-    keys: Sequence[object],
-    *,
-    order_by: Sequence[ColumnElement[Any]],
-    now: datetime,
-    lease_s: float,
-    token: str,
-) -> list[RowMapping]:
-    """Mark these rows, which the caller found free and locked in this transaction."""
+    """Mark up to `limit` free rows with `token` until `now + lease_s`, and return them in their order."""
+    keys = [row[0] for row in connection.execute(of.free, {"now": now, "at_most": limit, **parameters})]
     if not keys:
         return []
-    connection.execute(
-        update(table).where(key.in_(keys)).values(claim_token=token, claimed_until=now + timedelta(seconds=lease_s))
-    )
-    rows = connection.execute(select(table).where(key.in_(keys)).order_by(*order_by))
-    return list(rows.mappings())
+    connection.execute(of.mark, {"keys": keys, "token": token, "until": now + timedelta(seconds=lease_s)})
+    return list(connection.execute(of.claimed, {"keys": keys}).mappings())
 
 
 def release(

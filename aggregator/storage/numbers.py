@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, update
 
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import ClaimLost
@@ -76,30 +77,28 @@ def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[Ord
     return {order: tuple(group) for order, group in found.items()}
 
 
+_WAITING: Final = (
+    select(numbers.c.provider)
+    .where(numbers.c.next_check_at <= claims.NOW, claims.unclaimed(numbers))
+    .group_by(numbers.c.provider)
+)
+_DUE: Final = claims.Claimable(
+    numbers,
+    numbers.c.id,
+    where=and_(numbers.c.provider == bindparam("of_provider"), numbers.c.next_check_at <= claims.NOW),
+    order_by=(numbers.c.next_check_at, numbers.c.id),
+)
+
+
 def due(connection: Connection, now: datetime) -> set[str]:
     """The providers at which some number is due for a check."""
-    rows = connection.execute(
-        select(numbers.c.provider)
-        .where(numbers.c.next_check_at <= now, claims.unclaimed(numbers, now))
-        .group_by(numbers.c.provider)
-    )
-    return {row[0] for row in rows}
+    return {row[0] for row in connection.execute(_WAITING, {"now": now})}
 
 
 def claim_due(
     connection: Connection, provider: str, now: datetime, *, limit: int, lease_s: float, token: str
 ) -> list[RowMapping]:
-    return claims.claim(
-        connection,
-        numbers,
-        numbers.c.id,
-        where=and_(numbers.c.provider == provider, numbers.c.next_check_at <= now),
-        order_by=(numbers.c.next_check_at, numbers.c.id),
-        limit=limit,
-        now=now,
-        lease_s=lease_s,
-        token=token,
-    )
+    return claims.claim(connection, _DUE, now, limit=limit, lease_s=lease_s, token=token, of_provider=provider)
 
 
 def save(connection: Connection, number: Number, *, token: str, next_check_at: datetime | None, checks: int) -> None:

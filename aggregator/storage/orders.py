@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -316,18 +316,16 @@ class Unrouted:
     give_up_at: datetime
 
 
+_TO_ROUTE: Final = claims.Claimable(
+    orders,
+    orders.c.number,
+    where=and_(TO_ROUTE, orders.c.next_route_at <= claims.NOW),
+    order_by=(orders.c.next_route_at, orders.c.number),
+)
+
+
 def claim_unrouted(connection: Connection, now: datetime, *, limit: int, lease_s: float, token: str) -> list[Unrouted]:
-    rows = claims.claim(
-        connection,
-        orders,
-        orders.c.number,
-        where=and_(TO_ROUTE, orders.c.next_route_at <= now),
-        order_by=(orders.c.next_route_at, orders.c.number),
-        limit=limit,
-        now=now,
-        lease_s=lease_s,
-        token=token,
-    )
+    rows = claims.claim(connection, _TO_ROUTE, now, limit=limit, lease_s=lease_s, token=token)
     return [Unrouted(order_from(row), row["round"], row["give_up_at"]) for row in rows]
 
 

@@ -176,26 +176,8 @@ class Delivery:
     order_number: int | None
 
 
-def due_endpoints(connection: Connection, endpoints: Iterable[str], now: datetime) -> list[str]:
-    """Which of these endpoints have something due that nobody works on."""
-    waiting = (
-        select(deliveries.c.id)
-        .where(
-            deliveries.c.endpoint == bindparam("of_endpoint"),
-            deliveries.c.state == _PENDING,
-            deliveries.c.next_at <= now,
-            claims.unclaimed(deliveries, now),
-        )
-        .limit(1)
-    )
-    return [name for name in endpoints if connection.execute(waiting, {"of_endpoint": name}).first() is not None]
-
-
-def claim_deliveries(
-    connection: Connection, endpoint: str, now: datetime, *, limit: int, lease_s: float, token: str
-) -> list[Delivery]:
-    """The next deliveries of an endpoint: per lane only the first that is not yet delivered, unless it is past its
-    hold and has stepped aside."""
+def _deliverable() -> ColumnElement[bool]:
+    """Per lane only the first that is not yet delivered, unless it is past its hold and has stepped aside."""
     ahead = deliveries.alias("ahead")
     # A scalar subquery and not NOT EXISTS: PostgreSQL would make a join of that, over all that is pending.
     blocked_by = (
@@ -205,27 +187,48 @@ def claim_deliveries(
             ahead.c.lane == deliveries.c.lane,
             ahead.c.id < deliveries.c.id,
             ahead.c.state == _PENDING,
-            or_(ahead.c.hold_until.is_(None), ahead.c.hold_until > now),
+            or_(ahead.c.hold_until.is_(None), ahead.c.hold_until > claims.NOW),
         )
         .limit(1)
         .scalar_subquery()
     )
-    rows = claims.claim(
-        connection,
-        deliveries,
-        deliveries.c.id,
-        where=and_(
-            deliveries.c.endpoint == endpoint,
-            deliveries.c.state == _PENDING,
-            deliveries.c.next_at <= now,
-            blocked_by.is_(None),
-        ),
-        order_by=(deliveries.c.next_at, deliveries.c.id),
-        limit=limit,
-        now=now,
-        lease_s=lease_s,
-        token=token,
+    return and_(
+        deliveries.c.endpoint == bindparam("of_endpoint"),
+        deliveries.c.state == _PENDING,
+        deliveries.c.next_at <= claims.NOW,
+        blocked_by.is_(None),
     )
+
+
+_DUE: Final = claims.Claimable(
+    deliveries, deliveries.c.id, where=_deliverable(), order_by=(deliveries.c.next_at, deliveries.c.id)
+)
+_WAITING: Final = (
+    select(deliveries.c.id)
+    .where(
+        deliveries.c.endpoint == bindparam("of_endpoint"),
+        deliveries.c.state == _PENDING,
+        deliveries.c.next_at <= claims.NOW,
+        claims.unclaimed(deliveries),
+    )
+    .limit(1)
+)
+
+
+def due_endpoints(connection: Connection, endpoints: Iterable[str], now: datetime) -> list[str]:
+    """Which of these endpoints have something due that nobody works on."""
+
+    def waits(endpoint: str) -> bool:
+        return connection.execute(_WAITING, {"of_endpoint": endpoint, "now": now}).first() is not None
+
+    return [name for name in endpoints if waits(name)]
+
+
+def claim_deliveries(
+    connection: Connection, endpoint: str, now: datetime, *, limit: int, lease_s: float, token: str
+) -> list[Delivery]:
+    """The next deliveries of an endpoint."""
+    rows = claims.claim(connection, _DUE, now, limit=limit, lease_s=lease_s, token=token, of_endpoint=endpoint)
     if not rows:
         return []
     bodies = {

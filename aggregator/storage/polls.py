@@ -8,9 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 
 from aggregator.domain.orders import Order
 from aggregator.storage import claims
@@ -57,17 +69,29 @@ _PART: Final = 10
 """What orders that are over get of a batch when others would fill it: one part of so many."""
 
 
-def _due(provider: str, now: datetime) -> ColumnElement[bool]:
-    return and_(orders.c.provider == provider, orders.c.next_poll_at <= now, claims.unclaimed(orders, now))
+_HERE: Final = and_(orders.c.provider == bindparam("of_provider"), claims.unclaimed(orders))
+_DUE: Final = and_(_HERE, orders.c.next_poll_at <= claims.NOW)
+_AT_MOST: Final = bindparam("at_most", type_=Integer())
+_TOGETHER: Final = orders.c.alone_since.is_(None)
+_ALONE: Final = orders.c.alone_since.is_not(None)
+
+
+def _count(part: ColumnElement[bool]) -> Select[int]:
+    some = select(orders.c.number).where(_DUE, part).limit(_AT_MOST).subquery()
+    return select(func.count()).select_from(some)
+
+
+# Each has its index; both together would have none.
+_COUNTS: Final = (_count(_GOING_ON), _count(_OVER))
 
 
 def due(connection: Connection, provider: str, now: datetime, *, limit: int) -> int:
     """How many orders of a provider are due for a status call, counted up to `limit`."""
     found = 0
-    for part in (_GOING_ON, _OVER):  # each has its index; both together would have none
+    for count in _COUNTS:
         if found < limit:
-            some = select(orders.c.number).where(_due(provider, now), part).limit(limit - found).subquery()
-            found += int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+            of = {"of_provider": provider, "now": now, "at_most": limit - found}
+            found += connection.execute(count, of).scalar_one()
     return found
 
 
@@ -81,49 +105,56 @@ def claim(
     chosen = _choose(connection, provider, now, limit)
     if chosen:
         until = now + timedelta(seconds=lease_s)
-        numbers = [one.number for one in chosen]
-        connection.execute(
-            update(orders).where(orders.c.number.in_(numbers)).values(claim_token=token, claimed_until=until)
-        )
+        connection.execute(_MARK, {"numbers": [one.number for one in chosen], "token": token, "until": until})
     return chosen
 
 
 def _choose(connection: Connection, provider: str, now: datetime, limit: int) -> list[Claimed]:
-    is_due = _due(provider, now)
-    together = orders.c.alone_since.is_(None)
-    late = and_(is_due, orders.c.next_poll_at <= now - YIELDS)
-    alone = orders.c.alone_since.is_not(None)
-    found = _first(connection, and_(is_due, _GOING_ON, together), limit)
-    lone = _first(connection, and_(is_due, _GOING_ON, alone), 1)
+    def first(which: Select[Any], most: int) -> list[Claimed]:
+        of = {"of_provider": provider, "now": now, "late": now - YIELDS, "at_most": most}
+        return [Claimed(row[0], row[1], row[2]) for row in connection.execute(which, of)]
+
+    found = first(_GOING_ON_DUE, limit)
+    lone = first(_GOING_ON_ALONE, 1)
     if lone and (not found or lone[0].due_at <= found[0].due_at):
         return lone
-    lone = _first(connection, and_(is_due, _OVER, alone), 1)
+    lone = first(_OVER_ALONE, 1)
     if lone and (not found or lone[0].due_at + YIELDS <= found[0].due_at):
         return lone
     if len(found) == limit:
-        waiting = _first(connection, and_(late, _OVER, together), max(1, limit // _PART))
+        waiting = first(_OVER_LATE, max(1, limit // _PART))
         if limit < _PART:  # less than one for each call: only one that waits for longer than all others
             waiting = [one for one in waiting if one.due_at + YIELDS <= found[0].due_at]
         found = found[: limit - len(waiting)] + waiting
     else:
-        found += _first(connection, and_(is_due, _OVER, together), limit - len(found))
+        found += first(_OVER_DUE, limit - len(found))
     if found and len(found) < limit:
-        later = and_(orders.c.provider == provider, orders.c.next_poll_at > now, claims.unclaimed(orders, now))
-        coming = and_(later, _GOING_ON, together)
-        found += _first(connection, coming, limit - len(found))
+        found += first(_COMING, limit - len(found))
     return found
 
 
-def _first(connection: Connection, where: ColumnElement[bool], limit: int) -> list[Claimed]:
-    query = (
+def _first(*where: ColumnElement[bool]) -> Select[Any]:
+    return (
         select(orders.c.number, orders.c.provider_order, orders.c.next_poll_at)
-        .where(where)
+        .where(*where)
         .order_by(orders.c.next_poll_at, orders.c.number)
-        .limit(limit)
+        .limit(_AT_MOST)
         # PostgreSQL only; SQLite has one writer and the compiler leaves it out.
         .with_for_update(skip_locked=True)
     )
-    return [Claimed(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+_GOING_ON_DUE: Final = _first(_DUE, _GOING_ON, _TOGETHER)
+_GOING_ON_ALONE: Final = _first(_DUE, _GOING_ON, _ALONE)
+_OVER_DUE: Final = _first(_DUE, _OVER, _TOGETHER)
+_OVER_ALONE: Final = _first(_DUE, _OVER, _ALONE)
+_OVER_LATE: Final = _first(_HERE, orders.c.next_poll_at <= bindparam("late", type_=Instant()), _OVER, _TOGETHER)
+_COMING: Final = _first(_HERE, orders.c.next_poll_at > claims.NOW, _GOING_ON, _TOGETHER)
+_MARK: Final = (
+    update(orders)
+    .where(orders.c.number.in_(bindparam("numbers", expanding=True)))
+    .values(claim_token=bindparam("token"), claimed_until=bindparam("until", type_=Instant()))
+)
 
 
 def _polled(row: RowMapping) -> Polled:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, or_, select, update
 
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
@@ -66,14 +66,27 @@ def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[Ord
     return {order: tuple(group) for order, group in found.items()}
 
 
+_WAITING: Final = (
+    select(refills.c.provider, refills.c.state)
+    .where(refills.c.next_poll_at <= claims.NOW, _MAY_BE_CALLED, claims.unclaimed(refills))
+    .group_by(refills.c.provider, refills.c.state)
+)
+_DUE: Final = claims.Claimable(
+    refills,
+    refills.c.number,
+    where=and_(
+        refills.c.provider == bindparam("of_provider"),
+        refills.c.state.in_(bindparam("states", expanding=True)),
+        refills.c.next_poll_at <= claims.NOW,
+        _MAY_BE_CALLED,
+    ),
+    order_by=(refills.c.next_poll_at, refills.c.number),
+)
+
+
 def due(connection: Connection, now: datetime) -> set[tuple[str, str]]:
     """(provider, state) of the refills that are due for a call."""
-    rows = connection.execute(
-        select(refills.c.provider, refills.c.state)
-        .where(refills.c.next_poll_at <= now, _MAY_BE_CALLED, claims.unclaimed(refills, now))
-        .group_by(refills.c.provider, refills.c.state)
-    )
-    return {(row[0], row[1]) for row in rows}
+    return {(row[0], row[1]) for row in connection.execute(_WAITING, {"now": now})}
 
 
 def claim_due(
@@ -88,19 +101,13 @@ def claim_due(
 ) -> list[RowMapping]:
     return claims.claim(
         connection,
-        refills,
-        refills.c.number,
-        where=and_(
-            refills.c.provider == provider,
-            refills.c.state.in_(states),
-            refills.c.next_poll_at <= now,
-            _MAY_BE_CALLED,
-        ),
-        order_by=(refills.c.next_poll_at, refills.c.number),
+        _DUE,
+        now,
         limit=limit,
-        now=now,
         lease_s=lease_s,
         token=token,
+        of_provider=provider,
+        states=list(states),
     )
 
 

@@ -287,7 +287,7 @@ def both(
 
 def test_whatever_a_provider_answers_both_databases_behave_alike(both: Callable[[dict[str, Any]], None]) -> None:
     # A life takes a second or so on two databases: what fails is shown as it is, and not made smaller for minutes.
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck), phases=(Phase.reuse, Phase.generate))
     @given(REPLIES)
     def holds(replies: dict[str, Any]) -> None:
         both(replies)

@@ -18,20 +18,11 @@ from tests.support import rows
 from tests.support.examples import NOW, later
 
 LEASE_S = 60.0
+ACCEPTED = claims.Claimable(orders, orders.c.number, where=orders.c.state == "accepted", order_by=(orders.c.number,))
 
 
 def take(connection: Connection, token: str, *, limit: int = 10, now_s: float = 0) -> list[RowMapping]:
-    return claims.claim(
-        connection,
-        orders,
-        orders.c.number,
-        where=orders.c.state == "accepted",
-        order_by=(orders.c.number,),
-        limit=limit,
-        now=later(now_s),
-        lease_s=LEASE_S,
-        token=token,
-    )
+    return claims.claim(connection, ACCEPTED, later(now_s), limit=limit, lease_s=LEASE_S, token=token)
 
 
 async def accepted(database: Database, count: int) -> None:

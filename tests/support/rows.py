@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 from sqlalchemy.util import await_only
 
 from aggregator.domain.events import Draft
@@ -59,22 +59,20 @@ def plan(connection: Connection, order: Order, *, provider: str = "smmplus", at:
     return attempt
 
 
+_ONE_ATTEMPT = claims.Claimable(
+    tables.attempts,
+    tables.attempts.c.id,
+    where=tables.attempts.c.id == bindparam("of_attempt"),
+    order_by=(tables.attempts.c.id,),
+)
+
+
 def place(connection: Connection, order: Order, *, provider: str = "smmplus", at: datetime = NOW) -> Order:
     """The intent to buy: from here on the purchase may have been sent."""
     attempt = plan(connection, order, provider=provider, at=at)
     token = claims.new_token()
     # `attempts.claim_planned` would take the oldest plan, which may be another order's.
-    claims.claim(
-        connection,
-        tables.attempts,
-        tables.attempts.c.id,
-        where=tables.attempts.c.id == attempt,
-        order_by=(tables.attempts.c.id,),
-        limit=1,
-        now=at,
-        lease_s=90,
-        token=token,
-    )
+    claims.claim(connection, _ONE_ATTEMPT, at, limit=1, lease_s=90, token=token, of_attempt=attempt)
     attempts.start(connection, attempt, token, at)
     return _apply(connection, order, PurchaseStarted(attempt, provider, "1", COST), at, next_route_at=None)
 

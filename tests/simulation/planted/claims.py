@@ -45,8 +45,8 @@ def claims_outlive_their_holder(stack: ExitStack) -> None:
     """No lease runs out, and a start voids nothing."""
     real = claims.claim
 
-    def claim(connection: Connection, table: Table, key: Any, **wanted: Any) -> Any:
-        return real(connection, table, key, **{**wanted, "lease_s": 10.0**9})
+    def claim(connection: Connection, of: Any, now: Any, **wanted: Any) -> Any:
+        return real(connection, of, now, **{**wanted, "lease_s": 10.0**9})
 
     swap(stack, claims, "claim", claim)
     swap(stack, claims, "void_all", lambda connection, tables: 0)
