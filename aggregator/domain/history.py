@@ -38,6 +38,8 @@ class OfferHistory:
     """The share of the ordered pieces that was delivered, 0 to 1; None as above."""
     cost_factor: Decimal | None = field(init=False, compare=False, repr=False)
     """How many pieces had to be ordered for each that was delivered, 1 to 10; None as above."""
+    words: str = field(init=False, compare=False, repr=False)
+    """The same for a person."""
 
     def __post_init__(self) -> None:
         ends = self.completed + self.partial + self.canceled + self.failed
@@ -49,9 +51,15 @@ class OfferHistory:
             "reliability": Decimal(self.completed) / ends if enough else None,
             "delivered_share": share,
             "cost_factor": factor if share is not None else None,
+            "words": self._words() if share is not None else "too few of its orders have ended",
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+
+    def _words(self) -> str:
+        permille = round(self.delivered * 1000 / self.ordered)
+        after = f", after {_long(self.duration_s)} on average" if self.duration_s is not None else ""
+        return f"{permille // 10}.{permille % 10}% of what was ordered was delivered{after}"
 
     @property
     def enough(self) -> bool:
@@ -72,6 +80,13 @@ class OfferHistory:
             "reliability": _short(self.reliability),
             "delivered_share": _short(self.delivered_share),
         }
+
+
+def _long(seconds: int) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds} s"
 
 
 def _short(share: Decimal | None) -> str | None:

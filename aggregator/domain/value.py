@@ -63,11 +63,9 @@ def worth(cost: Money, history: OfferHistory | None, usual: Average) -> Worth:
     own = history.cost_factor if history is not None else None
     if history is None or own is None:
         return Worth(_times(cost, usual.factor), "too few of its orders have ended, so it counts as average")
-    permille = round(history.delivered * 1000 / history.ordered)
-    note = f"{permille // 10}.{permille % 10}% of what was ordered was delivered"
-    if history.duration_s is None or usual.duration_s is None:
-        return Worth(_times(cost, own), note)
-    return Worth(_times(cost, own * _time_factor(history.duration_s, usual.duration_s)), f"{note}, {_after(history)}")
+    if history.duration_s is not None and usual.duration_s is not None:
+        own *= _time_factor(history.duration_s, usual.duration_s)
+    return Worth(_times(cost, own), history.words)
 
 
 def _time_factor(duration_s: int, usual_s: Decimal) -> Decimal:
@@ -83,10 +81,3 @@ def _times(cost: Money, factor: Decimal) -> Money:
     units = int((cost.units * factor).to_integral_value(ROUND_HALF_EVEN))
     return Money(min(units, MAX_UNITS), cost.currency)
 
-
-def _after(history: OfferHistory) -> str:
-    seconds = history.duration_s or 0
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"after {seconds / size:.1f} {unit} on average"
-    return f"after {seconds} s on average"

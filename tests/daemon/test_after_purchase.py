@@ -131,7 +131,8 @@ def test_a_drip_feed_of_our_own_makes_each_run_once_over_kills(
         daemon.kill()
         asyncio.run(_a_minute_passes(empty_database_url))
         daemon.start()
-        _resolve(daemon, sandbox, order_of(daemon, number)["children"][-1])
+        for child in order_of(daemon, number)["children"]:
+            _resolve(daemon, sandbox, child)
     parent = ended(daemon, number, within_s=60)
     runs = [order_of(daemon, child) for child in parent["children"]]
     assert len(runs) == 4
@@ -147,6 +148,7 @@ def test_a_drip_feed_of_our_own_makes_each_run_once_over_kills(
 
 def _resolve(daemon: DaemonProcess, sandbox: SandboxProcess, child: str) -> None:
     """What a person says of a run whose purchase the kill has hit."""
+    until("the end of the purchase", lambda: order_of(daemon, child)["state"] != "placing")
     if order_of(daemon, child)["state"] != "unclear":
         return
     (attempt,) = daemon.get(f"/v1/orders/{child}/attempts").json()["attempts"]
