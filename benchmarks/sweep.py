@@ -164,7 +164,7 @@ def store_closed(connection: Connection, first: int, count: int, now: datetime) 
         i: Any = numbers.c.i
         source: Any = numbers
     else:
-        series = func.generate_series(first, first + count - 1).table_valued("i")
+        series = func.generate_series(first, first + count - 1).table_valued("i").render_derived()
         i, source = series.c.i, series
     text = cast(i, String)
     values = common(0, now) | {"state": "completed", "finished_at": now}
@@ -300,7 +300,7 @@ async def main(arguments: argparse.Namespace) -> int:
         # From the development environment; run from the project's folder.
         from tests.support.postgres import PostgresServer
 
-        server = PostgresServer()
+        server = PostgresServer(parent=Path(arguments.folder) if arguments.folder else None, durable=True)
         try:
             server.start()
             await sweep(server.url(server.create()), Path(name), *counts)

@@ -80,4 +80,3 @@ def _times(cost: Money, factor: Decimal) -> Money:
         return cost
     units = int((cost.units * factor).to_integral_value(ROUND_HALF_EVEN))
     return Money(min(units, MAX_UNITS), cost.currency)
-

@@ -124,7 +124,8 @@ def _stop_runs(house: House, connection: Connection, parent: Order, now: datetim
         _stoppable(house, connection, member, now) for member in family
     ):
         reasons = [refusal(house, connection, member.order, now) for member in family if member.open]
-        raise Problem(ProblemKind.CONFLICT, f"every run is made, and none can be canceled: {reasons[0]}")
+        why = f"and none can be canceled: {reasons[0]}" if reasons else "and all have ended; their sum is being made"
+        raise Problem(ProblemKind.CONFLICT, f"every run is made, {why}")
     asked = wished(parent, "asked", now)
     rates = Rates(house.settings.currency, house.settings.exchange_rates)
     drafts = [Draft("order.cancel_asked")]

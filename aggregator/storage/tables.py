@@ -296,15 +296,27 @@ orders = Table(
     CheckConstraint("(max_cost_units IS NULL) = (max_cost_currency IS NULL)", name="max_cost"),
     CheckConstraint("(expected_units IS NULL) = (expected_currency IS NULL)", name="expected"),
     CheckConstraint("(charge_units IS NULL) = (charge_currency IS NULL)", name="charge"),
-    partial_index("ix_orders_route", "next_route_at", where="state = 'accepted'"),
+    partial_index("ix_orders_route", "next_route_at", "number", where="state = 'accepted'"),
     partial_index(
-        "ix_orders_poll", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND finished_at IS NULL"
+        "ix_orders_poll",
+        "provider",
+        "next_poll_at",
+        "number",
+        where="next_poll_at IS NOT NULL AND finished_at IS NULL",
     ),
     partial_index(
-        "ix_orders_reread", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND finished_at IS NOT NULL"
+        "ix_orders_reread",
+        "provider",
+        "next_poll_at",
+        "number",
+        where="next_poll_at IS NOT NULL AND finished_at IS NOT NULL",
     ),
     partial_index(
-        "ix_orders_alone", "provider", "next_poll_at", where="next_poll_at IS NOT NULL AND alone_since IS NOT NULL"
+        "ix_orders_alone",
+        "provider",
+        "next_poll_at",
+        "number",
+        where="next_poll_at IS NOT NULL AND alone_since IS NOT NULL",
     ),
     partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
     # Links are longer than a B-tree of PostgreSQL takes.
@@ -505,7 +517,7 @@ deliveries = Table(
     UniqueConstraint("endpoint", "event_seq"),
     CheckConstraint(one_of("state", DELIVERY_STATES), name="state"),
     CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="due_while_pending"),
-    partial_index("ix_deliveries_due", "endpoint", "next_at", where="state = 'pending'"),
+    partial_index("ix_deliveries_due", "endpoint", "next_at", "id", where="state = 'pending'"),
     partial_index("ix_deliveries_claim", "claimed_until", where=CLAIM),
     partial_index("ix_deliveries_lane", "endpoint", "lane", "id", where="state = 'pending'"),
     sqlite_autoincrement=True,

@@ -221,6 +221,19 @@ async def test_a_run_that_cannot_be_canceled_goes_on_and_the_others_are_not_made
 
 
 @on_sqlite
+async def test_a_parent_whose_runs_have_all_ended_is_not_canceled_in_the_moment_before_their_sum(
+    street: Street,
+) -> None:
+    parent = await taken(street)
+    await street.advance(2 * HOUR_S)
+    street.stages = tuple(stage for stage in street.stages if stage is not street.dripping)
+    await street.advance(HOUR_S)
+    assert all(run.state in FINAL for run in await family(street, parent))
+    with pytest.raises(Problem, match="every run is made, and all have ended"):
+        await cancel(street.house, parent.number, by="shop")
+
+
+@on_sqlite
 async def test_a_parent_whose_last_run_nobody_can_cancel_says_why(street: Street) -> None:
     parent = await taken(street)
     await street.advance(2 * HOUR_S)

@@ -27,6 +27,7 @@ _PREFIX: Final = "aggregator-pg-"
 _PR_SET_PDEATHSIG: Final = 1
 _ROOM_BYTES: Final = 2 * 1024**3
 
+_RECKLESS: Final = ("fsync", "full_page_writes", "autovacuum")
 _SETTINGS: Final = {
     "listen_addresses": "",
     "max_connections": "200",
@@ -50,10 +51,12 @@ class PostgresFailed(Exception):
 class PostgresServer:
     """One server: `start` and `stop` may be called again and again, `remove` ends it and deletes its files."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, parent: Path | None = None, durable: bool = False) -> None:
+        """`durable`: its files, in a folder below `parent`, are treated as those of an operator's server."""
+        self._settings = {name: value for name, value in _SETTINGS.items() if not (durable and name in _RECKLESS)}
         self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         # A socket's path has about 100 bytes, so the folder sits directly in the system's temporary one.
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent or memory_folder()))
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._in_use = _mark_in_use(self.folder)
@@ -91,7 +94,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._data, "-k", self.folder, *settings],

@@ -301,7 +301,8 @@ class Torture:
         try:
             until("the end of all orders", self._at_rest, within_s=SETTLE_S)
         except AssertionError as exc:
-            self.report.broken.append(f"{exc}: {', '.join(self._look(unfinished))}\n{self._victim.tail(10)}")
+            left = [*self._look(unfinished), *self._look(_stories)]
+            self.report.broken.append("\n    ".join([str(exc), *left, self._victim.tail(10)]))
         assert self._victim.terminate() == 0
         self._judge()
 
@@ -353,6 +354,18 @@ class Torture:
         report.refills = sum(given.values())
         report.cancels = sum(entry["action"] == "cancel" for entry in entries)
         report.purchases = len(sold)
+
+
+def _stories(connection: Connection) -> list[str]:
+    """What a few of the orders that do not end are waiting for."""
+    query = select(orders).where(orders.c.finished_at.is_(None), orders.c.state != "unclear").limit(5)
+    found = []
+    for row in connection.execute(query).mappings():
+        shown = {name: str(value) for name, value in row.items() if value is not None}
+        tried = select(attempts).where(attempts.c.order_number == row["number"]).order_by(attempts.c.ordinal.desc())
+        last = connection.execute(tried.limit(1)).mappings().one_or_none()
+        found.append(f"{shown}; last attempt {dict(last) if last is not None else None}")
+    return found
 
 
 @contextmanager
