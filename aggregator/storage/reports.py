@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, select
 
 from aggregator.domain.orders import UNFINISHED
-from aggregator.storage.tables import events, ledger, orders, provider_services
+from aggregator.storage.tables import OPEN_AT_PROVIDER, events, ledger, orders, provider_services
 
 _UNFINISHED = sorted(str(state) for state in UNFINISHED)
 
@@ -36,7 +36,7 @@ def open_by_provider(connection: Connection) -> dict[str, int]:
     """Orders being bought or followed, by provider."""
     query = (
         select(orders.c.provider, func.count())
-        .where(orders.c.finished_at.is_(None), orders.c.provider.is_not(None))
+        .where(OPEN_AT_PROVIDER, orders.c.provider.is_not(None))
         .group_by(orders.c.provider)
     )
     return {row[0]: row[1] for row in connection.execute(query)}

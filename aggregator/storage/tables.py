@@ -66,6 +66,7 @@ ATTEMPT_STATES: Final = (
 LIVE_ATTEMPT: Final = "state IN ('planned', 'placing', 'placed', 'unclear')"
 ORDER_ROLES: Final = tuple(str(role) for role in Role)
 CANCEL_STATES: Final = ("requested", "unclear", "asked", "refused")
+OPEN_ORDER: Final = "state IN ('placing', 'unclear', 'pending', 'processing', 'in_progress')"
 WORK_ATTEMPT: Final = "state IN ('planned', 'placing', 'unclear')"
 CLAIM: Final = "claim_token IS NOT NULL"
 REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
@@ -326,7 +327,7 @@ orders = Table(
     partial_index("ix_orders_unclear", "number", where="state IN ('placing', 'unclear')"),
     Index("ix_orders_owner", "owner", "number"),
     Index("ix_orders_created", "created_at"),
-    partial_index("ix_orders_open", "provider", where="finished_at IS NULL"),
+    partial_index("ix_orders_open", "provider", where=OPEN_ORDER),
     partial_index("ix_orders_claim", "claimed_until", where=CLAIM),
     partial_index("ix_orders_owner_open", "owner", where="finished_at IS NULL"),
     Index("ix_orders_state", "state", "number"),
@@ -568,3 +569,4 @@ AT_WORK: Final[ColumnElement[bool]] = literal_column("attempts.state IN ('planne
 TO_ROUTE: Final[ColumnElement[bool]] = literal_column("orders.state = 'accepted'")
 REFILL_ASKED: Final[ColumnElement[bool]] = literal_column("refills.state = 'requested'")
 CANCEL_ASKED: Final[ColumnElement[bool]] = literal_column("cancels.state = 'requested'")
+OPEN_AT_PROVIDER: Final[ColumnElement[bool]] = literal_column(f"orders.{OPEN_ORDER}")

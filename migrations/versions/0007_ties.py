@@ -35,6 +35,13 @@ def upgrade() -> None:
             ["provider", "next_poll_at", "number"],
             "next_poll_at IS NOT NULL AND alone_since IS NOT NULL",
         ),
+        # By the state: as an index over all that is not finished, PostgreSQL would take it for what is due, too.
+        (
+            "ix_orders_open",
+            "orders",
+            ["provider"],
+            "state IN ('placing', 'unclear', 'pending', 'processing', 'in_progress')",
+        ),
         ("ix_deliveries_due", "deliveries", ["endpoint", "next_at", "id"], "state = 'pending'"),
     ):
         op.drop_index(name, table)
