@@ -10,6 +10,8 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Final, Self
 
@@ -25,6 +27,7 @@ MAX_PURCHASE_REPLY_BYTES: Final = 1024 * 1024
 MAX_FETCHED_BYTES: Final = 64 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
 USER_AGENT: Final = "aggregator"
+LONGEST_RETRY_AFTER_S: Final = 86_400
 
 
 @dataclass(slots=True)
@@ -205,9 +208,29 @@ async def _bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | 
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds (RFC 9110 §10.2.3), its number form only; None when absent or odd."""
+    """`Retry-After` in seconds from now (RFC 9110 §10.2.3), a day at most; None when absent or odd.
+
+    A date is measured by the answer's own `Date`: the server's clock may differ from ours.
+    """
     raw = headers.get("Retry-After", "").strip()
-    return float(min(int(raw), 86_400)) if raw.isascii() and raw.isdigit() and len(raw) < 10 else None
+    if raw.isascii() and raw.isdigit():
+        return float(min(int(raw), LONGEST_RETRY_AFTER_S)) if len(raw) < 10 else None
+    until = _http_date(raw)
+    if until is None:
+        return None
+    now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return min(max((until - now).total_seconds(), 0.0), float(LONGEST_RETRY_AFTER_S))
+
+
+def _http_date(text: str) -> datetime | None:
+    """A date of HTTP in any of its three forms (RFC 9110 §5.6.7); all of them are in GMT."""
+    if not text[:3].isalpha():
+        return None  # each begins with the day's name; the parser alone would take more than dates
+    try:
+        read = parsedate_to_datetime(text.strip())
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 _LOST: Final[tuple[tuple[type[Exception], str], ...]] = (

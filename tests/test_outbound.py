@@ -8,12 +8,14 @@ import random
 import socket
 import ssl
 import struct
+import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from pathlib import Path
 
 import aiohttp
@@ -583,11 +585,24 @@ async def test_a_request_does_not_show_its_form() -> None:
         ("soon", None),
         ("²", None),
         ("", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 60.0),
+        ("Wednesday, 21-Oct-26 07:28:00 GMT", 60.0),
+        ("Wed Oct 21 07:28:00 2026", 60.0),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0),
+        ("Sun, 21 Oct 2046 07:28:00 GMT", 86_400.0),
+        ("Wed, 99 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026", None),
+        ("Wed", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_and_bounded(value: str, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": value}) == seconds
+    assert retry_after({"Retry-After": value, "Date": "Wed, 21 Oct 2026 07:27:00 GMT"}) == seconds
+
+
+def test_a_retry_after_date_beside_no_date_is_measured_by_our_clock() -> None:
+    wait_s = retry_after({"Retry-After": formatdate(time.time() + 60, usegmt=True)})
+    assert wait_s is not None
+    assert 50 < wait_s <= 60
 
 
 def test_no_retry_after_is_none() -> None:

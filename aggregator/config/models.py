@@ -237,6 +237,8 @@ def _secrets(value: object) -> Iterator[str]:
     if isinstance(value, Secret):
         text = value.reveal()
         yield text
+        if "\n" in text:  # several sealing keys
+            yield from text.splitlines()
         if text.startswith("whsec_"):
             yield text.removeprefix("whsec_")
     elif isinstance(value, SealingKey):

@@ -178,7 +178,8 @@ def _sqlite(name: str, sources: Sources) -> DatabaseUrl:
 class SealingKey:
     """What seals delivered accounts at rest: a file, which storage reads and may create, or the value itself.
 
-    Exactly one of the two is set. Config looks into no file: on the first start there is none yet.
+    Exactly one of the two is set; either may hold several keys, one a line, of which the first one seals. Config looks
+    into no file: on the first start there is none yet.
     """
 
     file: Path | None = None
@@ -202,7 +203,8 @@ def read_sealing_key(value: object, info: ValidationInfo) -> SealingKey:
     try:
         if value.startswith("file:"):
             return SealingKey(file=sources.file_path(value.removeprefix("file:")))
-        return SealingKey(value=sources.resolve(value))
+        # While keys are changed, the new one and the old one stand there together.
+        return SealingKey(value=sources.resolve(value, lines=True))
     except SecretError as exc:
         message = str(exc)
     raise refuse(message)

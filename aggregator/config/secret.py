@@ -73,8 +73,11 @@ class Sources:
     """The config file when others may read it too; then it may hold no literal secret."""
     seen: set[str] = field(default_factory=set)
 
-    def resolve(self, text: str) -> Secret:
-        """The secret that `text` names or is; SecretError says what is missing and how to mend it."""
+    def resolve(self, text: str, *, lines: bool = False) -> Secret:
+        """The secret that `text` names or is; SecretError says what is missing and how to mend it.
+
+        `lines`: it may be several secrets, one a line.
+        """
         scheme, colon, name = text.partition(":")
         read: dict[str, Callable[[str], str]] = {
             "env": self._from_environment,
@@ -88,9 +91,15 @@ class Sources:
         else:
             value = self._literal(text)
         self.seen.add(value)
-        if any(ord(char) < 32 or ord(char) == 127 for char in value) or value != value.strip():
-            raise SecretError("holds a line break, a control character or spaces at its ends")
-        return Secret(value)
+        parts = [line for line in re.split(r"\r?\n", value) if line] if lines else [value]
+        self.seen.update(parts)
+        if any(part != part.strip() or any(ord(char) < 32 or ord(char) == 127 for char in part) for part in parts):
+            raise SecretError(
+                "holds a control character or spaces at the ends of a line"
+                if lines
+                else "holds a line break, a control character or spaces at its ends"
+            )
+        return Secret("\n".join(parts))
 
     def state_folder(self) -> Path:
         """Where state lives unless the file says otherwise: systemd's $STATE_DIRECTORY, else where we were started."""

@@ -143,4 +143,6 @@ class CatalogueRow:
     """What is really charged in place of `rate`, as charges have taught."""
     known_since: datetime | None = field(default=None, compare=False, repr=False)
     """When our catalogue first had the row; not of the provider's making."""
+    rivals: str | None = field(default=None, compare=False)
+    """What else the same catalogue states under this id, where the two contradict each other."""
     raw: str = field(default="", repr=False)

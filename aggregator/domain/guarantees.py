@@ -19,14 +19,18 @@ FEWEST_DAYS: Final = 7
 
 _NO_REFILL: Final = re.compile(
     r"\b(?:no|non|not|without|zero)[\s\-_]*(?:auto[\s\-_]*)?(?:refill|guarantee|warranty)|\bnr\b"
+    r"|\b(?:refill|guarantee|warranty)\s*[:=\-–]?\s*(?:no|none|off|not available|disabled|❌|✖|0)(?![\w])"
 )
 _LIFETIME: Final = re.compile(r"life[\s\-_]*time|\br\s*∞|\bforever\b")
 _NAMED: Final = re.compile(
-    r"\ba?r\s*-?\s*(\d{1,4})\b"
+    r"\ba?r\s*-?\s*(\d{1,4})d?\b|\b(\d{2,4})d?\s?a?r\b"
     r"|(?:refill|guarantee[d]?|warranty)\W{0,3}(?:for\W*)?(\d{1,4})\s*-?\s*(d(?:ays?)?|m(?:onths?)?|y(?:ears?)?)\b"
     r"|\b(\d{1,4})\s*-?\s*(d(?:ays?)?|m(?:onths?)?|y(?:ears?)?)\W{0,3}(?:auto\W*)?(?:refill|guarantee|warranty)"
 )
-_BARE: Final = re.compile(r"(?<![\d\-–~/])\b(\d{1,4})\s*-?\s*days?\b")
+_BARE: Final = re.compile(
+    r"(?<![\d\-–~/])(?<!max )(?<!min )\b(\d{1,4})\s*-?\s*days?\b"
+    r"(?!\W*(?:old|aged|deliver|start|speed|complet|finish|drip|trial|subscri|post|view|ago|/))"
+)
 _DAYS: Final = {"d": 1, "m": 30, "y": 365}
 
 
@@ -39,8 +43,8 @@ def guarantee_named(name: str) -> timedelta | None:
         return LIFETIME
     found = _NAMED.search(folded)
     if found is not None:
-        short, after, after_unit, before, before_unit = found.groups()
-        number = int(short or after or before)
+        short, short_before, after, after_unit, before, before_unit = found.groups()
+        number = int(short or short_before or after or before)
         days = number * _DAYS[(after_unit or before_unit or "d")[0]]
         return min(timedelta(days=days), LIFETIME) if days else None
     bare = _BARE.search(folded)

@@ -312,11 +312,13 @@ def _ended(order: Order, fact: Ended, at: datetime) -> Applied:
 def _reported(order: Order, fact: Reported, at: datetime) -> Applied:
     if order.state not in _REPORTED or order.attempt is None:
         return Applied(order)
+    # What remained while it was worked on says nothing of an order that is complete.
+    known = None if fact.state is S.COMPLETED and order.state is not S.COMPLETED else order.remains
     merged = replace(
         order,
         charge=fact.charge if fact.charge is not None else order.charge,
         start_count=fact.start_count if fact.start_count is not None else order.start_count,
-        remains=fact.remains if fact.remains is not None else order.remains,
+        remains=fact.remains if fact.remains is not None else known,
         provider_children=fact.children or order.provider_children,
     )
     return _advanced(order, merged, fact.state, at)

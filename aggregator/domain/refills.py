@@ -78,18 +78,36 @@ def _cooldown(refill: Refill, policy: RefillPolicy) -> timedelta:
     return MUCH_LATER * policy.cooldown if refill.outcome == NO_DROP else policy.cooldown
 
 
-def drop(order: Order) -> int | None:
+def drop(order: Order, baseline: int = 0) -> int | None:
     """Pieces that a completed order has lost since, by whoever says more; None where nothing is known.
 
-    A provider that says Completed with `remains` above zero says that this many are gone again. Who counted at the link
-    says it by contract.md §2: start_count + (quantity - remains) - current, with nothing remaining when it completed.
+    A provider that says Completed with `remains` above what it said at the completion, the `baseline`, says that so
+    many are gone again. Who counted at the link says it by contract.md §2: start_count + (quantity - remains) -
+    current, with nothing remaining when it completed; after the provider's figures last changed, such a count alone is
+    believed.
     """
-    if order.state is not OrderState.COMPLETED:
+    said, counted = drop_said(order, baseline), _drop_counted(order)
+    if counted is not None and order.count_at is not None and order.count_at > order.updated_at:
+        return counted
+    return max((lost for lost in (said, counted) if lost is not None), default=None)
+
+
+def drop_said(order: Order, baseline: int = 0) -> int | None:
+    """Pieces lost by the provider's own word; `remains` above the quantity is no figure to act on."""
+    if order.state is not OrderState.COMPLETED or order.remains is None or order.remains > order.quantity:
         return None
-    lost = [] if order.remains is None else [order.remains]
-    if order.start_count is not None and order.count is not None:
-        lost.append(order.start_count + order.quantity - order.count)
-    return min(max(0, *lost), order.quantity) if lost else None
+    return max(0, order.remains - baseline)
+
+
+def _drop_counted(order: Order) -> int | None:
+    if order.state is not OrderState.COMPLETED or order.start_count is None or order.count is None:
+        return None
+    return min(max(0, order.start_count + order.quantity - order.count), order.quantity)
+
+
+def surprising(order: Order) -> bool:
+    """Whether a count says that all is gone: one such reading is more often a page that did not load than a loss."""
+    return _drop_counted(order) == order.quantity
 
 
 def dropped_enough(order: Order, lost: int, policy: RefillPolicy) -> bool:

@@ -3,13 +3,15 @@
 Pure: two catalogues in, a plan out. A catalogue that lost more than half of its rows is not believed. Rows that are
 gone for good do not count against it. A row that suddenly is another thing, or has an absurd price, goes into
 quarantine: what was believed of it is kept, until the old values return, or the new ones have been seen often enough.
+Of a catalogue that is not complete the rows that came are taken over, and nothing counts as missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import reduce
 from typing import Final
 
 from aggregator.domain.catalogue import CatalogueRow, Kind, service_type
@@ -20,11 +22,13 @@ Key = tuple[str, str]
 """(service, country)."""
 
 BELIEVED_AFTER: Final = 10
-"""Complete syncs in a row that must have shown the same before a doubt is given up."""
+"""Syncs in a row that must have shown the same before a doubt is given up."""
 MOST_FACTOR: Final = 5
 """A price more than so many times the last believed one, or less than such a part of it, is doubted."""
 _SHOWN: Final = 80
 """Letters of a name or type in a reason."""
+_RIVALS: Final = 3
+"""Rows of one id that a reason names beside the one that stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What to write; `refused` says why nothing of it is believed, `shrunk` that most of the known rows are gone."""
+    """What to write; `refused` says why nothing of it is believed, `shrunk` that most of the known rows are gone,
+    `incomplete` why rows are not there without being missing."""
 
     added: tuple[CatalogueRow, ...] = ()
     changed: tuple[Change, ...] = ()
@@ -97,10 +102,19 @@ class Diff:
     missing: tuple[Key, ...] = ()
     refused: str | None = None
     shrunk: bool = False
+    incomplete: str | None = None
+    contradicted: tuple[CatalogueRow, ...] = ()
+    """Rows that the fresh catalogue also states otherwise."""
+
+    @property
+    def complaint(self) -> str | None:
+        """Why a part of it, or all, was not taken over."""
+        return "; ".join(reason for reason in (self.refused, self.incomplete) if reason is not None) or None
 
     def __add__(self, other: Diff) -> Diff:
         """Both, of different parts of a catalogue; each part is believed or refused for itself."""
         reasons = [reason for reason in (self.refused, other.refused) if reason is not None]
+        gaps = [reason for reason in (self.incomplete, other.incomplete) if reason is not None]
         return Diff(
             (*self.added, *other.added),
             (*self.changed, *other.changed),
@@ -108,17 +122,56 @@ class Diff:
             (*self.missing, *other.missing),
             "; ".join(reasons) or None,
             self.shrunk or other.shrunk,
+            "; ".join(gaps) or None,
+            (*self.contradicted, *other.contradicted),
         )
 
 
-def distinct(rows: Iterable[CatalogueRow]) -> dict[Key, CatalogueRow]:
-    """One row per service and country. Pages repeat rows; of two that differ the dearer one is believed."""
-    found: dict[Key, CatalogueRow] = {}
+def distinct(
+    rows: Iterable[CatalogueRow],
+    stored: Mapping[Key, CatalogueRow] | None = None,
+    doubted: Mapping[Key, Doubted] | None = None,
+    values: Mapping[str, Decimal] | None = None,
+) -> dict[Key, CatalogueRow]:
+    """One row per service and country. Pages repeat rows; of those that contradict each other the one stays that agrees
+    with what is believed of the `stored` row, and without such a one the dearest, in doubt."""
+    found: dict[Key, list[CatalogueRow]] = {}
     for row in rows:
-        key = (row.service, row.country)
-        known = found.get(key)
-        found[key] = row if known is None else _dearer(known, row)
-    return found
+        found.setdefault((row.service, row.country), []).append(row)
+    stored, doubted, values = stored or {}, doubted or {}, values or {}
+    return {
+        key: group[0] if len(group) == 1 else _chosen(group, _believed(stored.get(key), doubted.get(key)), values)
+        for key, group in found.items()
+    }
+
+
+def _chosen(group: Sequence[CatalogueRow], was: Believed | None, values: Mapping[str, Decimal]) -> CatalogueRow:
+    """One of several rows of one id. Numbers are documented to come at several prices: the dearest is reckoned with."""
+    sound = [row for row in group if row.problem is None and row.rate is not None]
+    dearest = reduce(_dearer, sound or group)
+    if not sound or dearest.kind == "sms":
+        return dearest
+    agreeing = [row for row in sound if was is not None and _doubt(was, row, values) is None]
+    exact = [row for row in agreeing if was is not None and row.rate == was.rate]
+    best = exact[0] if exact else reduce(_dearer, agreeing or sound)
+    rivals = [row for row in sound if _contradict(best, row)]
+    if not rivals:
+        return best
+    told = " and ".join(dict.fromkeys(_stated(row) for row in rivals[:_RIVALS]))
+    if was is not None:  # where even the best does not agree, that is doubted by itself
+        return replace(best, rivals=told)
+    return replace(best, rivals=told, problem=f"the catalogue states it several times: {_stated(best)} and {told}")
+
+
+def _contradict(one: CatalogueRow, other: CatalogueRow) -> bool:
+    if one.rate != other.rate or _type_name(one.kind, one.type) != _type_name(other.kind, other.type):
+        return True
+    return not same_meaning(one.name, other.name)
+
+
+def _stated(row: CatalogueRow) -> str:
+    price = f"{row.rate.amount} {row.rate.currency}" if row.rate is not None else "no price"
+    return f"{_cut(row.name)} ({_cut(row.type)}) at {price}"
 
 
 def _dearer(one: CatalogueRow, other: CatalogueRow) -> CatalogueRow:
@@ -136,19 +189,21 @@ def compare(
     told: Mapping[Key, int | None] | None = None,
     values: Mapping[str, Decimal] | None = None,
     believe_shrink: bool = False,
+    incomplete: str | None = None,
 ) -> Diff:
     """How the stored catalogue becomes the fresh one; an empty one changes nothing, and a halved one neither unless
     `believe_shrink` says so.
 
     `gone` are stored rows that count as removed already: they may come back, and are missed no more. `doubted` are
     those in quarantine. `told` is the stock that the provider told last, where it is not what is stored: our own orders
-    lower that. `values` are the values of currencies in a common one; prices in others are not compared.
+    lower that. `values` are the values of currencies in a common one; prices in others are not compared. `incomplete`
+    says why the fresh catalogue is known not to be all: what it lacks is then neither missing nor a shrinking.
     """
     if not fresh:
-        return Diff(refused="the catalogue is empty")
+        return Diff(refused="the catalogue is empty", incomplete=incomplete)
     listed = [key for key in stored if key not in gone]
     kept = sum(key in fresh for key in listed)
-    shrunk = kept * 2 < len(listed)
+    shrunk = incomplete is None and kept * 2 < len(listed)
     if shrunk and not believe_shrink:
         refused = f"only {kept} of {len(listed)} known services are left in the catalogue"
         return Diff(refused=refused, shrunk=True)
@@ -166,8 +221,9 @@ def compare(
             same.append(key)
         else:
             changed.append(Change(before, after, priced, after.stock == 0 and stock != 0, was, doubts))
-    missing = tuple(key for key in listed if key not in fresh)
-    return Diff(tuple(added), tuple(changed), tuple(same), missing, shrunk=shrunk)
+    missing = tuple(key for key in listed if key not in fresh) if incomplete is None else ()
+    contradicted = tuple(row for row in fresh.values() if row.rivals is not None)
+    return Diff(tuple(added), tuple(changed), tuple(same), missing, None, shrunk, incomplete, contradicted)
 
 
 def _bare(row: CatalogueRow) -> CatalogueRow:
@@ -178,9 +234,9 @@ def _bare(row: CatalogueRow) -> CatalogueRow:
 
 
 def unusable(row: CatalogueRow) -> bool:
-    """Whether a row has a problem that nobody can decide to live with, such as no readable price; a price of 0 is one
-    that the operator may believe."""
-    return row.problem is not None and not _free(row)
+    """Whether a row has a problem that nobody can decide to live with, such as no readable price; a price of 0, or the
+    dearest of several, is one that the operator may believe."""
+    return row.problem is not None and not _free(row) and row.rivals is None
 
 
 def first_doubts(row: CatalogueRow) -> int:
@@ -197,10 +253,7 @@ def _judge(
 ) -> tuple[CatalogueRow, Believed | None, int]:
     """The fresh row with its problem, if any; what was believed of it before; how often its doubted values were
     seen, 0 where seeing them often makes them no better."""
-    if before.problem is None:
-        was: Believed | None = Believed.of(before)
-    else:
-        was = doubted.was if doubted is not None else None
+    was = _believed(before, doubted)
     reason = _doubt(was, fresh, values)
     if reason is None or unusable(fresh):
         return replace(fresh, problem=reason), was, 0
@@ -209,6 +262,12 @@ def _judge(
     if seen >= BELIEVED_AFTER:
         return replace(fresh, problem=None), was, 0
     return replace(fresh, problem=reason), was, seen
+
+
+def _believed(stored: CatalogueRow | None, doubted: Doubted | None) -> Believed | None:
+    if stored is not None and stored.problem is None:
+        return Believed.of(stored)
+    return doubted.was if doubted is not None else None
 
 
 def _doubt(was: Believed | None, row: CatalogueRow, values: Mapping[str, Decimal]) -> str | None:

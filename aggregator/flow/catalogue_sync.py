@@ -1,12 +1,14 @@
 """Providers' catalogues, stock and balances are kept fresh, and absurd changes are not believed.
 
-An error, an empty answer or half a catalogue disables nothing that was there. Never decides which offer wins.
+An error, an empty answer or half a catalogue disables nothing that was there. Of a catalogue of which a part could not
+be had, what came is taken over and nothing counts as removed. Never decides which offer wins.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -29,6 +31,12 @@ from aggregator.storage.database import Connection, RowMapping
 
 PAGE_ROWS: Final = 500
 MAX_PAGES: Final = 400
+BARREN_PAGES: Final = 3
+"""Pages in a row that repeat what is known: after so many the provider is taken to ignore the page."""
+ASKED_WAIT_S: Final = 10.0
+"""How long a sync that somebody asked for waits for a turn to call; it is made later then."""
+_SHOWN: Final = 3
+"""Rows of ours that contradict each other, as many as the catalogue's error names."""
 RETRY_S: Final = 30.0
 """A failed sync is tried again this soon, or after the usual interval when that is shorter."""
 _FORGET_CHARGES: Final[Mapping[str, object]] = {"charges": None, "charged_rate_units": None}
@@ -38,11 +46,23 @@ _FORGET_ALL: Final[Mapping[str, object]] = {**_FORGET_CHARGES, "learned_per": No
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A provider's whole catalogue. What numbers it rents may be unknown while its services are known."""
+class Listing:
+    """Rows of a catalogue, and why they are known not to be all."""
 
-    services: Sequence[CatalogueRow]
-    numbers: Sequence[CatalogueRow] | Failure = ()
+    rows: Sequence[CatalogueRow] = ()
+    incomplete: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A provider's catalogue. What numbers it rents may be unknown while its services are known."""
+
+    services: Listing
+    numbers: Listing | Failure = Listing()
+
+
+class _NoTurn(Exception):
+    """No call could begin for too long; the text says why."""
 
 
 class CatalogueSync:
@@ -97,66 +117,126 @@ class CatalogueSync:
 
     async def _sync(self, gateway: Gateway) -> None:
         try:
-            await self.sync(gateway)
+            await self.sync(gateway, wait_s=None)
         finally:
             self._synced(gateway.name)
 
-    async def sync(self, gateway: Gateway) -> str | None:
-        """Fetch and store one provider's catalogue; why it, or a part of it, was not believed, or None."""
-        # Two at once would both insert what is new.
-        async with self._doors[gateway.name]:
-            fetched = await self._fetch(gateway)
-            await self._house.health.note(gateway.name, fetched)
-            diff = await self._house.database.write(lambda c: self._record(c, gateway, fetched))
-        say = log.info if diff.refused is None else log.warning
+    async def sync(self, gateway: Gateway, *, wait_s: float | None = ASKED_WAIT_S) -> str | None:
+        """Fetch and store one provider's catalogue; why it, or a part of it, was not believed, or None.
+
+        `wait_s` bounds each wait for a turn; where it passes, nothing is learned of the provider, and the sync is due.
+        """
+        try:
+            async with self._door(gateway, wait_s):
+                fetched = await self._fetch(gateway, wait_s)
+                await self._house.health.note(gateway.name, fetched)
+                diff = await self._house.database.write(lambda c: self._record(c, gateway, fetched))
+        except _NoTurn as late:
+            now = self._house.clock.now()
+            await self._house.database.write(
+                lambda c: catalogue.set_health(c, gateway.name, now, next_catalogue_at=now)
+            )
+            self._house.wakeups.wake(self.name)
+            return str(late)
+        complaint = diff.complaint
+        say = log.info if complaint is None else log.warning
         say(
             "catalogue_synced" if diff.refused is None else "catalogue_refused",
             provider=gateway.name,
             added=len(diff.added),
             changed=len(diff.changed),
             missing=len(diff.missing),
-            reason=diff.refused,
+            reason=complaint,
         )
         self._house.wakeups.wake("sequencing", "intake")
-        return diff.refused
+        return complaint
 
-    async def _fetch(self, gateway: Gateway) -> Fetched | Failure:
-        services = await self._services(gateway)
+    @asynccontextmanager
+    async def _door(self, gateway: Gateway, wait_s: float | None) -> AsyncIterator[None]:
+        """One sync of a provider at a time: two at once would both insert what is new."""
+        door = self._doors[gateway.name]
+        try:
+            async with asyncio.timeout(wait_s):
+                await door.acquire()
+        except TimeoutError:
+            raise _NoTurn("another sync of this provider is still running") from None
+        try:
+            yield
+        finally:
+            door.release()
+
+    @asynccontextmanager
+    async def _turn(self, gateway: Gateway, wait_s: float | None) -> AsyncIterator[None]:
+        """A turn to call; the call inside may take as long as any."""
+        if wait_s is not None and gateway.quiet_s > wait_s:
+            raise _NoTurn(f"the provider wants no call for {gateway.quiet_s:.0f} s; it is synced after that")
+        try:
+            async with asyncio.timeout(wait_s) as patience, gateway.turn(Priority.CATALOGUE):
+                patience.reschedule(None)
+                yield
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            late = f"other calls left no turn for it in {wait_s or 0:.0f} s; it is synced as soon as there is one"
+            raise _NoTurn(late) from None
+
+    async def _fetch(self, gateway: Gateway, wait_s: float | None) -> Fetched | Failure:
+        services = await self._services(gateway, wait_s)
         if isinstance(services, Failure):
             return services
         if not gateway.capabilities.sms:
             return Fetched(services)
-        async with gateway.turn(Priority.CATALOGUE):
+        async with self._turn(gateway, wait_s):
             projects = await gateway.sms_projects()
         if isinstance(projects, CataloguePage):
-            return Fetched(services, projects.rows)
-        return Fetched(services, () if projects.kind is FailureKind.UNSUPPORTED else projects)
+            rows, unreadable = projects.rows, projects.unreadable
+            return Fetched(services, Listing(rows, _unread(unreadable, len(rows) + unreadable)))
+        return Fetched(services, Listing() if projects.kind is FailureKind.UNSUPPORTED else projects)
 
-    async def _services(self, gateway: Gateway) -> list[CatalogueRow] | Failure:
-        """Every page; a page that fails makes the whole catalogue unknown, because half of one is worse than none."""
+    async def _services(self, gateway: Gateway, wait_s: float | None) -> Listing | Failure:
+        """Every page. One that fails makes the whole catalogue unknown where pages are documented; elsewhere asking for
+        one was a guess, and the catalogue is not complete."""
         rows: list[CatalogueRow] = []
         seen: set[str] = set()
-        page, pages, nameless = 1, 1, 0
-        limit = PAGE_ROWS if gateway.capabilities.paged_catalogue else 0
-        while page <= pages:
+        paged = gateway.capabilities.paged_catalogue
+        page, pages, total, counted, unreadable, barren, repeats = 0, 1, 0, 0, 0, 0, 0
+        gap: str | None = None
+        while barren < BARREN_PAGES and (page < pages or 0 < counted < total):
+            page += 1
             if page > MAX_PAGES:
                 return Failure(FailureKind.UNREADABLE, f"the catalogue has more than {MAX_PAGES} pages")
-            async with gateway.turn(Priority.CATALOGUE):
-                answer = await gateway.services(page, limit)
+            async with self._turn(gateway, wait_s):
+                answer = await gateway.services(page, PAGE_ROWS if paged else 0)
             if isinstance(answer, Failure):
-                return answer
-            if not answer.rows and page < answer.pages:
-                return Failure(FailureKind.UNREADABLE, f"page {page} of {answer.pages} of the catalogue is empty")
-            nameless += answer.unreadable
-            fresh = {row.service for row in answer.rows} - seen
-            if not fresh:
-                break  # the end, or a provider that answers the same page whatever it is asked for
-            seen |= fresh
+                if paged or page == 1:
+                    return answer
+                gap = f"page {page} of it cannot be had: {_told(answer)}"
+                break
+            pages, total = max(pages, answer.pages), max(total, answer.total or 0)
+            fresh = [row for row in answer.rows if row.service not in seen]
+            if not fresh and 0 < total <= counted:
+                break  # all is there, however many pages it claims
+            if not answer.rows and not answer.unreadable:
+                if page < pages and (paged or page == 1):
+                    return Failure(FailureKind.UNREADABLE, f"page {page} of {pages} of the catalogue is empty")
+                gap = f"page {page} of {pages} is empty" if page < pages else None
+                break
+            if not fresh and page > 1:  # a page again, or a provider that gives the same one whatever it is asked for
+                barren, repeats = barren + 1, repeats + 1
+                if page >= pages:
+                    break
+                continue
+            barren = 0
+            # A row twice in one answer is in the provider's total twice; on two pages it may stand in another's place.
+            counted += len(fresh) + answer.unreadable
+            unreadable += answer.unreadable
+            seen.update(row.service for row in fresh)
             rows.extend(answer.rows)
-            pages, page = max(pages, answer.pages), page + 1
-        if nameless:
-            log.warning("catalogue_rows_without_id", provider=gateway.name, rows=nameless)
-        return rows
+        if gap is None and counted < total:
+            gap = f"it has {total} rows by its own word and showed {counted}"
+        elif gap is None and repeats and not total:
+            gap = f"it has {pages} pages by its own word, and not all of them showed something new"
+        return Listing(rows, _joined(gap, _unread(unreadable, counted)))
 
     def _record(self, connection: Connection, gateway: Gateway, fetched: Fetched | Failure) -> Diff:
         """Write what is believed, and when to look again."""
@@ -170,9 +250,10 @@ class CatalogueSync:
             shrunk = (_counted(shrunk[0], services), _counted(shrunk[1], numbers))
             services, numbers = _with_remedy(services, gateway, shrunk[0]), _with_remedy(numbers, gateway, shrunk[1])
         diff = services + numbers
+        remark = self._contradictions(gateway, diff.contradicted)
         wait_s = float(gateway.settings.catalogue_every_s)
         values: dict[str, object] = {
-            "catalogue_error": diff.refused,
+            "catalogue_error": _joined(diff.complaint, remark),
             "services_shrunk": shrunk[0],
             "numbers_shrunk": shrunk[1],
         }
@@ -231,29 +312,49 @@ class CatalogueSync:
         before = {key: catalogue.row_from(row, gone=False) for key, row in stored.items()}
         told = catalogue.told_stock(connection, gateway.name)
         settings = self._house.settings
+        doubted, values = catalogue.doubted(stored), {**settings.exchange_rates, settings.currency: Decimal(1)}
+        one_each = partial(distinct, stored=before, doubted=doubted, values=values)
         judge = partial(
             compare,
             gone=gone,
-            doubted=catalogue.doubted(stored),
+            doubted=doubted,
             told={key: told[row["id"]] for key, row in stored.items() if row["id"] in told},
-            values={**settings.exchange_rates, settings.currency: Decimal(1)},
+            values=values,
         )
         seen_often = [count + 1 >= BELIEVED_AFTER for count in shrunk]
         old_numbers = {key: row for key, row in before.items() if row.kind == "sms"}
         old_services = {key: row for key, row in before.items() if row.kind != "sms"}
         # Of a service and a project that share id and country, one row can be kept: the one that was there.
-        fresh = {key: row for key, row in distinct(map(_fitted, fetched.services)).items() if key not in old_numbers}
+        listed, gap = one_each(map(_fitted, fetched.services.rows)), fetched.services.incomplete
+        fresh = {key: row for key, row in listed.items() if key not in old_numbers}
         if isinstance(fetched.numbers, Failure):
             numbers = Diff(refused=f"numbers: {_told(fetched.numbers)}")
         else:
-            rented = distinct(map(_fitted, fetched.numbers))
+            rented = one_each(map(_fitted, fetched.numbers.rows))
             rented = {key: row for key, row in rented.items() if key not in fresh and key not in old_services}
             known = rented or old_numbers.keys() - gone
-            numbers = judge(old_numbers, rented, believe_shrink=seen_often[1]) if known else Diff()
+            unlisted = f"numbers: {fetched.numbers.incomplete}" if fetched.numbers.incomplete is not None else None
+            numbers = Diff(incomplete=unlisted)
+            if known:
+                numbers = judge(old_numbers, rented, believe_shrink=seen_often[1], incomplete=unlisted)
             if numbers.refused is not None:
                 numbers = replace(numbers, refused=f"numbers: {numbers.refused}")
         only_numbers = not fresh and not old_services.keys() - gone and bool(numbers.added or numbers.same)
-        return Diff() if only_numbers else judge(old_services, fresh, believe_shrink=seen_often[0]), numbers
+        if only_numbers:
+            return Diff(incomplete=gap), numbers
+        return judge(old_services, fresh, believe_shrink=seen_often[0], incomplete=gap), numbers
+
+    def _contradictions(self, gateway: Gateway, rows: Sequence[CatalogueRow]) -> str | None:
+        """What the operator should know of services of ours that the catalogue states in several ways at once."""
+        ours = _Ours(self._house, gateway.name)
+        found = [row for row in rows if row.problem is None and (row.service, row.country) in ours]
+        if not found:
+            return None
+        told = [
+            f"service {row.service} is also stated as {row.rivals}, which is not believed" for row in found[:_SHOWN]
+        ]
+        more = [f"{len(found) - _SHOWN} more are stated several times"] if len(found) > _SHOWN else []
+        return "; ".join((*told, *more))
 
     def _tell(
         self, connection: Connection, gateway: Gateway, diff: Diff, stored: Mapping[tuple[str, str], RowMapping]
@@ -367,10 +468,11 @@ class _Ours:
 
 
 def _counted(before: int, diff: Diff) -> int:
-    """How many syncs in a row have shown a shrunken catalogue. A failure and an empty answer show nothing."""
+    """How many syncs in a row have shown a shrunken catalogue. A failure, an empty answer and an incomplete one show
+    nothing."""
     if diff.shrunk:
         return before + 1
-    return before if diff.refused is not None else 0
+    return before if diff.complaint is not None else 0
 
 
 def _with_remedy(diff: Diff, gateway: Gateway, seen: int) -> Diff:
@@ -409,6 +511,16 @@ def _say_doubt(provider: str, change: Change) -> None:
         log.info("catalogue_row_released", **about, cause=cause, reason=change.before.problem)
     elif change.after.problem is not None and change.after.problem != change.before.problem:
         log.warning("catalogue_row_quarantined", **about, reason=change.after.problem)
+
+
+def _unread(unreadable: int, rows: int) -> str | None:
+    if not unreadable:
+        return None
+    return f"{unreadable} of its {rows} rows could not be read, so none counts as removed"
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(reason for reason in reasons if reason is not None) or None
 
 
 def _told(failure: Failure) -> str:

@@ -14,12 +14,14 @@ from urllib.parse import quote
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.events import Draft
 from aggregator.domain.orders import Order, OrderState
+from aggregator.domain.refills import surprising
 from aggregator.domain.wire import HttpReply
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.drops import dropped, traits_of
 from aggregator.flow.policies import refill_policy
 from aggregator.outbound import Outbound
 from aggregator.storage import orders as order_store
+from aggregator.storage import refills
 from aggregator.storage.catalogue import Traits
 from aggregator.storage.database import Connection
 
@@ -36,6 +38,8 @@ class Counting:
     def __init__(self, house: House, outbound: Outbound) -> None:
         self._house = house
         self._outbound = outbound
+        self._unconfirmed: set[int] = set()
+        """Orders of which all seems to be gone by one reading; after a restart it takes two again."""
         self._workers = Workers(self.name, AT_ONCE, done=lambda: house.wakeups.wake(self.name))
 
     async def run_once(self) -> int:
@@ -77,6 +81,13 @@ class Counting:
             await self._house.database.write(lambda c: _missed(c, self._house, order, self._house.clock.now()))
             return
         now = self._house.clock.now()
+        if surprising(replace(order, count=count)) and order.number not in self._unconfirmed:
+            # A page that did not load reads 0: nothing is told, and nothing asked for, before it is read again.
+            self._unconfirmed.add(order.number)
+            log.warning("count_surprising", order_id=order.id, service=order.service, count=count)
+            await self._house.database.write(lambda c: _missed(c, self._house, order, now))
+            return
+        self._unconfirmed.discard(order.number)
         await self._house.database.write(lambda c: _record(c, self._house, order.number, count, now, again=True))
         self._house.wakeups.wake("sequencing", "refilling")
 
@@ -126,7 +137,8 @@ async def take_count(house: House, order: Order, count: int, *, by: str) -> Orde
 def _record(
     connection: Connection, house: House, number: int, count: int, now: datetime, *, again: bool
 ) -> Order | None:
-    """Store a count and what it shows; None when the order is not, or no longer, a completed one."""
+    """Store a count and what it shows; None when the order is not, or no longer, a completed one. `again`: it was read
+    by us, and is to be read again."""
     order = order_store.load_for_update(connection, number)
     if order.kind != "smm" or order.state is not OrderState.COMPLETED:
         if again:
@@ -135,7 +147,8 @@ def _record(
     drafts: list[Draft] = []
     counted = replace(order, count=count, count_at=now)
     traits = traits_of(connection, order)
-    columns = dropped(house, order, counted, traits, drafts, now)
+    remained = refills.remained(connection, number)
+    columns = dropped(house, order, counted, traits, drafts, now, remained=remained, confirmed=again)
     if again:
         columns["next_count_at"] = next_count(house, order, traits, now)
     return order_store.save(connection, order, counted, drafts, now, **columns)

@@ -17,7 +17,7 @@ from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.history import OfferHistory
 from aggregator.domain.orders import FINAL, Order, OrderState, Reported, apply
-from aggregator.domain.polls import NOT_YET_VISIBLE, poll_interval, reread_interval, stuck_after
+from aggregator.domain.polls import NOT_YET_VISIBLE, SOONEST_REREAD, poll_interval, reread_interval, stuck_after
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.batches import MAX_CALLS, Answered, learn
 from aggregator.flow.counting import next_count
@@ -29,7 +29,7 @@ from aggregator.flow.words import note_unknown_word
 from aggregator.providers.contract import BatchForm, Failure, FailureKind, Meaning, StatusBatch, StatusReport
 from aggregator.providers.gateway import Batch, Gateway
 from aggregator.providers.limits import Priority
-from aggregator.storage import catalogue, deliverables, history, ledger, polls
+from aggregator.storage import catalogue, deliverables, history, ledger, polls, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.catalogue import NO_TRAITS, Traits
 from aggregator.storage.claims import new_token
@@ -153,8 +153,13 @@ class Polling:
         )
         if not claimed:
             return
-        ids = [one.provider_order for one in claimed]
+        # A row without an id, which nothing should make due, is put aside by `_due` and must not stop the others.
+        ids = [one.provider_order for one in claimed if one.provider_order]
         numbers = [one.number for one in claimed]
+        if not ids:
+            nothing = Answered(StatusBatch())
+            await self._house.database.write(lambda c: self._record(c, gateway, claimed, token, nothing))
+            return
         async with gateway.turn(Priority.STATUS):
             waited = self._house.clock.now() - now
             stale = waited.total_seconds() > LEASE_MARGIN_S / 2
@@ -163,7 +168,7 @@ class Polling:
             # Purchases went first for so long that the claim might not outlive the call.
             await self._house.database.write(lambda c: polls.give_back(c, numbers, token))
             return
-        if isinstance(answer, Failure) and len(ids) > 1:
+        if len(ids) > 1 and (isinstance(answer, Failure) or len(answer.reports) + len(answer.errors) < len(ids)):
             # Finding out takes more calls than the lease was meant for.
             until = self._house.clock.now() + timedelta(seconds=MAX_CALLS * gateway.timeout_s + LEASE_MARGIN_S)
             await self._house.database.write(lambda c: polls.extend(c, numbers, token, until))
@@ -240,7 +245,10 @@ class Polling:
                 # The delivery is told before the end that it leads to.
                 drafts.insert(0, Draft("order.delivery", {"delivered": fresh, "total": total}))
         traits = poll.of(order)
-        due = dropped(self._house, order, applied.order, traits, drafts, now)
+        after = applied.order
+        told = after.state is OrderState.COMPLETED and after.remains
+        remained = refills.remained(connection, order.number) if told else 0
+        due = dropped(self._house, order, after, traits, drafts, now, remained=remained)
         due |= rest_due(self._house, order, applied.order, now)
         if applied.order.state is OrderState.COMPLETED and order.state is not OrderState.COMPLETED:
             due["next_count_at"] = next_count(self._house, applied.order, traits, now)
@@ -302,6 +310,9 @@ class Polling:
 
     def _due(self, connection: Connection, poll: Poll, one: Polled, order: Order, *, alone: bool) -> datetime | None:
         bounds, now = poll.gateway.settings.status_every_s, poll.now
+        if not order.provider_order:
+            log.error("order_without_id_was_due", order_id=order.id, provider=poll.gateway.name)
+            return None
         if order.state not in FINAL:
             soon = now + poll_interval(now - one.placed_at, poll.typical(order), bounds.min, bounds.max)
             return now + timedelta(seconds=bounds.max) if alone else soon
@@ -318,8 +329,10 @@ class Polling:
         wait = reread_interval(over, check_every)
         if poll.report(order) is None and poll.not_found(order) is None:  # that look did not count
             wait = min(wait, poll_interval(over, None, bounds.min, bounds.max))
-        again = now + wait
-        return again if again - order.finished_at <= guarantee(policy) else None
+        again, last = now + wait, order.finished_at + guarantee(policy)
+        if again > last and now < last - SOONEST_REREAD:
+            return last
+        return again if again <= last else None
 
 
 def _stands_still(one: Polled, order: Order, poll: Poll) -> bool:

@@ -15,6 +15,7 @@ from typing import Final
 from aggregator.domain.books import may_hide
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.domain.events import Draft
 from aggregator.domain.evidence import (
     Trust,
     Verdict,
@@ -233,10 +234,10 @@ def _note_bought(connection: Connection, order: Order, row: RowMapping, now: dat
 async def resolve(house: House, reference: str, *, provider_order: str | None, by: str) -> Order:
     """A person says how an unclear purchase ended: placed under `provider_order`, or (None) not placed.
 
-    Problem CONFLICT when the order is not unclear, or when another order already has that id.
+    Of rented numbers, each has an id: with commas between them. Problem CONFLICT when the order is not unclear, or
+    when another order already has one of the ids.
     """
-    if provider_order is not None and identifier(provider_order) != provider_order:
-        raise Problem(ProblemKind.INVALID_FIELD, "is no provider's order id", "provider_order")
+    ids = _ids(provider_order) if provider_order is not None else ()
     now = house.clock.now()
 
     def write(connection: Connection) -> Order:
@@ -247,24 +248,28 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         if order.state is not OrderState.UNCLEAR or order.attempt is None or order.provider is None:
             raise Problem(ProblemKind.CONFLICT, f"the order is {order.state}; only an unclear order can be resolved")
         attempt = AttemptId(order.attempt)
-        said = {"kind": "person", "at": rfc3339(now), "by": by, "outcome": "placed" if provider_order else "not_placed"}
+        if order.kind != "sms" and len(ids) > 1:
+            raise Problem(ProblemKind.INVALID_FIELD, "takes several ids for rented numbers only", "provider_order")
+        said = {"kind": "person", "at": rfc3339(now), "by": by, "outcome": "placed" if ids else "not_placed"}
         books.add_evidence(connection, attempt, said)
-        if provider_order is None:
+        if not ids:
             attempts.finish(connection, attempt, None, "not_placed", now, detail=f"not placed, says {by}")
             applied = apply(order, NotPurchased(attempt), now)
             return order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
-        if order_store.known_elsewhere(connection, order.provider, provider_order, order.number):
+        if any(order_store.known_elsewhere(connection, order.provider, one, order.number) for one in ids):
             raise Problem(ProblemKind.CONFLICT, "another order has this provider order already", "provider_order")
-        attempts.finish(connection, attempt, None, "placed", now, provider_order=provider_order)
-        rented = 1 if order.kind == "sms" else 0
-        applied = apply(order, Purchased(attempt, order.provider, provider_order, rented), now)
+        attempts.finish(connection, attempt, None, "placed", now, provider_order=ids[0])
+        rented = ids if order.kind == "sms" else ()
+        applied = apply(order, Purchased(attempt, order.provider, ids[0], len(rented)), now)
         due: dict[str, object] = {"next_poll_at": now, "placed_at": now}
         expected = order.expected_cost
         if rented:
             soon = now + timedelta(seconds=FIRST_CODE_CHECK_S)
-            numbers.add(connection, order.number, order.provider, [(provider_order, "", "")], now, soon)
+            numbers.add(connection, order.number, order.provider, [(one, "", "") for one in rented], now, soon)
             due = {"placed_at": now}
-        saved = order_store.save(connection, order, applied.order, applied.events, now, **due)
+        # Their phones come with the first check.
+        told = [Draft("sms.number", {"number": {"phone": "", "provider_order": one}}) for one in rented]
+        saved = order_store.save(connection, order, applied.order, (*applied.events, *told), now, **due)
         if expected is not None:
             book_expected(connection, order.provider, saved, expected, now, fresh=False)
         return saved
@@ -273,3 +278,10 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)
     house.wakeups.wake("sequencing", "routing", "polling", "sms_watch")
     return order
+
+
+def _ids(text: str) -> tuple[str, ...]:
+    ids = tuple(dict.fromkeys(one.strip() for one in text.split(",")))
+    if any(identifier(one) != one for one in ids):
+        raise Problem(ProblemKind.INVALID_FIELD, "is no provider's order id", "provider_order")
+    return ids

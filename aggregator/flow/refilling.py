@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -34,8 +34,11 @@ from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
 from aggregator.flow.drops import traits_of
 from aggregator.flow.policies import refill_policy
+from aggregator.flow.words import note_unknown_word
 from aggregator.providers.contract import (
     Failure,
+    FailureKind,
+    Meaning,
     RefillAccepted,
     RefillRefusal,
     RefillRefused,
@@ -45,6 +48,7 @@ from aggregator.providers.contract import (
 )
 from aggregator.providers.gateway import Exchange, Gateway
 from aggregator.providers.limits import Priority
+from aggregator.providers.refusals import TurnedAway
 from aggregator.storage import claims, polls, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.catalogue import Traits
@@ -57,7 +61,26 @@ LEAST_WAIT: Final = timedelta(hours=1)
 """Between two looks at an order whose refill could not be asked for."""
 SOONEST: Final = timedelta(minutes=5)
 """Between two of its refusals that name a time: each is an event of the order."""
-_OPEN = ("pending", "in_progress")
+NOT_YET_VISIBLE: Final = timedelta(days=1)
+"""So long a provider may not know a refill that it has taken."""
+MOST_SINGLES: Final = 32
+"""Refills looked at one by one after a batch that was refused whole; the rest wait for the next round."""
+MOST_REFUSED: Final = 4
+"""Refills refused alone before a provider counts as one that answers nothing at all."""
+_ABOUT_THE_BATCH: Final = frozenset(
+    {FailureKind.NOT_FOUND, FailureKind.UNSUPPORTED, FailureKind.ERROR, FailureKind.UNREADABLE}
+)
+_ABOUT_ONE_REFILL: Final = frozenset({FailureKind.NOT_FOUND, FailureKind.ERROR})
+_NOBODY_KNOWS: Final = "nobody knows whether it was given; its cooldown is over"
+_ONE_RAN: Final = "the provider said that one was running already, and not which; no more is to be asked for by itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at refills found out, by the provider's id; `left` were not asked for, for there were too many."""
+
+    reports: Mapping[str, RefillReport | Failure]
+    left: frozenset[str] = frozenset()
 
 
 class Refilling:
@@ -71,22 +94,26 @@ class Refilling:
             for name, gateway in house.gateways.items()
             if gateway.capabilities.refill
         }
+        self._asked_singly: set[str] = set()
+        """Providers that take no refills of many orders in one call; forgotten at the end of the process."""
+        self._followed_singly: set[str] = set()
+        """Likewise for the status of many refills."""
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
         begun = await self._request_due(now)
         due = await self._house.database.read(lambda c: refills.due(c, now))
-        for provider, state in sorted(due):
+        for provider, step in sorted(due):
             workers = self._workers.get(provider)
             if workers is None or not workers.free:
                 continue
             gateway = self._house.gateways[provider]
-            if state == "requested":
+            if step == "requested":
                 workers.start(self._ask(gateway))
-            elif state in _OPEN:
+            elif step == refills.FOLLOW:
                 workers.start(self._follow(gateway))
             else:
-                workers.start(self._close_unclear(gateway))
+                workers.start(self._review(gateway))
             begun += 1
         return begun
 
@@ -109,20 +136,29 @@ class Refilling:
     def _request(self, connection: Connection, number: int, now: datetime) -> str | None:
         order = order_store.load_for_update(connection, number)
         policy = self._policy(connection, order)
-        lost = drop(order) or 0
-        if policy is None or not policy.auto or not dropped_enough(order, lost, policy):
+        if (reason := self._not_by_itself(connection, order, policy)) is not None:
             order_store.set_refill_due(connection, number, None)
-            return "nothing is missing any more, or nothing is refilled by itself"
-        if order.start_count is None:
-            order_store.set_refill_due(connection, number, None)
-            return "without a start_count nobody can tell what the provider measures the loss by"
-        if order_store.other_on_link(connection, order, order_store.placed_at(connection, number)):
-            order_store.set_refill_due(connection, number, None)
-            return "another order worked on the same link, so nobody can tell what dropped"
+            return reason
         reason = request(self._house, connection, order, now)
         due = _again(order, self._past(connection, order), policy, now) if reason else None
         order_store.set_refill_due(connection, number, due)
         return reason
+
+    @staticmethod
+    def _not_by_itself(connection: Connection, order: Order, policy: RefillPolicy | None) -> str | None:
+        """Why no refill may follow without a person's wish; None when it may."""
+        lost = drop(order, refills.remained(connection, order.number)) or 0
+        if policy is None or not policy.auto or not dropped_enough(order, lost, policy):
+            return "nothing is missing any more, or nothing is refilled by itself"
+        if order.start_count is None:
+            return "without a start_count nobody can tell what the provider measures the loss by"
+        if order_store.other_on_link(connection, order, order_store.placed_at(connection, order.number)):
+            return "another order worked on the same link, so nobody can tell what dropped"
+        return None
+
+    def _cooldown(self, connection: Connection, order: Order) -> timedelta:
+        policy = self._policy(connection, order)
+        return policy.cooldown if policy else timedelta(days=1)
 
     def _look_again(self, connection: Connection, order: Order, now: datetime) -> None:
         """After the cooldown, whether still enough is missing for another refill."""
@@ -138,7 +174,8 @@ class Refilling:
 
     async def _ask(self, gateway: Gateway) -> None:
         """Send journaled refills, by one call where the dialect has batches; the sending is durable before."""
-        limit = gateway.settings.batch_size if gateway.capabilities.batched_refill else 1
+        batched = gateway.capabilities.batched_refill and gateway.name not in self._asked_singly
+        limit = gateway.settings.batch_size if batched else 1
         async with gateway.turn(Priority.STATUS):
             now = self._house.clock.now()
             token = claims.new_token()
@@ -146,7 +183,7 @@ class Refilling:
 
             def start(connection: Connection) -> list[tuple[RowMapping, str]]:
                 rows = refills.claim_due(
-                    connection, gateway.name, ("requested",), now, limit=limit, lease_s=lease_s, token=token
+                    connection, gateway.name, "requested", now, limit=limit, lease_s=lease_s, token=token
                 )
                 refills.mark_sent(connection, [row["number"] for row in rows], now)
                 loaded = [(row, order_store.load_for_update(connection, row["order_number"])) for row in rows]
@@ -156,7 +193,12 @@ class Refilling:
             if not asked:
                 return
             ids = [provider_order for _, provider_order in asked]
-            results, exchange = await gateway.refills(ids, asked[0][0]["id"])
+            # Another key than that of a refill alone: where the batch is turned away, that one is sent by itself.
+            key = asked[0][0]["id"] if len(ids) == 1 else f"{asked[0][0]['id']}.{len(ids)}"
+            results, exchange = await gateway.refills(ids, key)
+        if isinstance(results, Mapping) and any(map(_no_batches, results.values())):
+            self._asked_singly.add(gateway.name)
+            log.warning("provider_refill_singly", provider=gateway.name, refills=len(ids))
         while True:
             try:
                 await self._house.database.write(lambda c: self._record_asked(c, asked, token, results, exchange))
@@ -193,15 +235,23 @@ class Refilling:
         now: datetime,
     ) -> None:
         order = order_store.load_for_update(connection, row["order_number"])
-        policy = self._policy(connection, order)
-        cooldown = policy.cooldown if policy else timedelta(days=1)
+        cooldown = self._cooldown(connection, order)
         values: dict[str, object] = {"exchange": exchange.as_json()}
         drafts: list[Draft] = []
         match result:
             case RefillAccepted(provider_refill):
-                values |= {"state": "pending", "provider_refill": provider_refill, "next_poll_at": now}
+                values |= {"state": "pending", "provider_refill": provider_refill, "next_poll_at": now, "detail": None}
+            case TurnedAway() if _no_batches(result):
+                values |= {"sent_at": None, "next_poll_at": now}
+            case TurnedAway(retry_after_s=wait, text=text) if now - row["requested_at"] < max(cooldown, LEAST_WAIT):
+                values |= {"sent_at": None, "detail": text, "polls": row["polls"] + 1}
+                values["next_poll_at"] = now + _pause(wait, row["polls"])
             case RefillRefused(refusal=RefillRefusal.RUNNING, provider_refill=str(running), text=text):
                 values |= {"state": "pending", "provider_refill": running, "next_poll_at": now, "detail": text}
+            case RefillRefused(refusal=RefillRefusal.RUNNING, text=text):
+                # Which one it is nobody knows, so it cannot be followed: it is shown as running for a cooldown.
+                values |= {"state": "in_progress", "outcome": str(RefillRefusal.RUNNING), "detail": text}
+                values["next_poll_at"] = now + max(cooldown, LEAST_WAIT)
             case RefillRefused(refusal=why, text=text):
                 wait = result.retry_after_s
                 named = why is RefillRefusal.LATER and wait is not None
@@ -217,45 +267,78 @@ class Refilling:
             order_store.save(connection, order, order, drafts, now)
 
     async def _follow(self, gateway: Gateway) -> None:
-        limit = gateway.settings.batch_size if gateway.capabilities.batched_refill else 1
+        batched = gateway.capabilities.batched_refill and gateway.name not in self._followed_singly
+        limit = gateway.settings.batch_size if batched else 1
+        calls = 1 + (MOST_SINGLES if limit > 1 else 0)
         async with gateway.turn(Priority.STATUS):
             now = self._house.clock.now()
             token = claims.new_token()
-            lease_s = gateway.timeout_s + LEASE_MARGIN_S
+            lease_s = calls * gateway.timeout_s + LEASE_MARGIN_S
             rows = await self._house.database.write(
-                lambda c: refills.claim_due(c, gateway.name, _OPEN, now, limit=limit, lease_s=lease_s, token=token)
+                lambda c: refills.claim_due(
+                    c, gateway.name, refills.FOLLOW, now, limit=limit, lease_s=lease_s, token=token
+                )
             )
             if not rows:
                 return
-            answer = await gateway.refill_statuses([row["provider_refill"] for row in rows])
-        await self._house.health.note(gateway.name, answer)
-        await self._house.database.write(lambda c: self._record_followed(c, gateway, rows, token, answer))
+            ids = [row["provider_refill"] for row in rows]
+            answer = await gateway.refill_statuses(ids)
+        looked = await self._look_singly(gateway, ids, answer) if isinstance(answer, Failure) else Looked(answer)
+        await self._house.health.note(gateway.name, looked.reports if looked.reports else answer)
+        await self._house.database.write(lambda c: self._record_followed(c, gateway, rows, token, looked))
         self._house.wakeups.wake("sequencing")
 
+    async def _look_singly(self, gateway: Gateway, ids: Sequence[str], failure: Failure) -> Looked:
+        """What can still be learned after a call that failed whole: one bad id spoils the batches of some providers,
+        and others take none."""
+        if len(ids) == 1:
+            return Looked({ids[0]: failure})
+        if failure.kind not in _ABOUT_THE_BATCH:
+            return Looked({})
+        found: dict[str, RefillReport | Failure] = {}
+        told = 0
+        for one in ids[:MOST_SINGLES]:
+            async with gateway.turn(Priority.STATUS):
+                answer = await gateway.refill_statuses([one])
+            if isinstance(answer, Failure) and answer.kind not in _ABOUT_ONE_REFILL:
+                return Looked(found)
+            found |= {one: answer} if isinstance(answer, Failure) else answer
+            told += not isinstance(answer, Failure)
+            if not told and len(found) == MOST_REFUSED:
+                return Looked(found)  # it is not about any of them
+        if told == len(found) > 1:
+            self._followed_singly.add(gateway.name)
+            log.warning("provider_refill_status_singly", provider=gateway.name, said=failure.text)
+        return Looked(found, frozenset(ids[MOST_SINGLES:]))
+
     def _record_followed(
-        self,
-        connection: Connection,
-        gateway: Gateway,
-        rows: Sequence[RowMapping],
-        token: str,
-        answer: Mapping[str, RefillReport | Failure] | Failure,
+        self, connection: Connection, gateway: Gateway, rows: Sequence[RowMapping], token: str, looked: Looked
     ) -> None:
         now = self._house.clock.now()
         bounds = gateway.settings.status_every_s
         for row in rows:
-            report = answer.get(row["provider_refill"]) if not isinstance(answer, Failure) else None
+            if row["provider_refill"] in looked.left:
+                refills.settle(connection, row["number"], token, next_poll_at=now)
+                continue
+            report = looked.reports.get(row["provider_refill"])
             state = report.state if isinstance(report, RefillReport) else None
             again = now + poll_interval(now - row["requested_at"], None, bounds.min, bounds.max)
             values: dict[str, object] = {"next_poll_at": again, "polls": row["polls"] + 1}
             draft: Draft | None = None
             if state is RefillState.COMPLETED:
                 values |= {"state": "completed", "finished_at": now, "next_poll_at": None}
+                values |= {"outcome": None, "detail": None}
                 draft = Draft("refill.completed", {"refill": {"id": row["id"], "number": row["number"]}})
             elif state is RefillState.REJECTED and isinstance(report, RefillReport):
                 values |= _rejected(now, "rejected", report.word)
                 draft = _rejection(row, report.word)
             elif state is not None:
-                values["state"] = str(state)
+                values |= {"state": str(state), "outcome": None, "detail": None}
+            elif isinstance(report, Failure) and report.kind is FailureKind.NOT_FOUND:
+                draft = self._not_found(connection, row, report.text, values, now)
+            elif isinstance(report, RefillReport) and report.word:
+                order = order_store.load_for_update(connection, row["order_number"])
+                note_unknown_word(connection, gateway.name, order, report.word, now)
             refills.settle(connection, row["number"], token, **values)
             if draft is not None:
                 order = order_store.load_for_update(connection, row["order_number"])
@@ -267,23 +350,57 @@ class Refilling:
                     # What it restored shows in the order's own status.
                     polls.soon(connection, order.number, now)
 
-    async def _close_unclear(self, gateway: Gateway) -> None:
+    def _not_found(
+        self, connection: Connection, row: RowMapping, text: str, values: dict[str, object], now: datetime
+    ) -> Draft | None:
+        """The provider does not know the refill: not yet, at first; later nobody knows what became of it, and where it
+        still does not know it a cooldown later, it is over. Nothing tells that it was given."""
+        if row["state"] == "unclear":
+            said = f"{row['provider']} does not know the refill {row['provider_refill']}: {text}"
+            values |= _rejected(now, "not_found", said)
+            return _rejection(row, said)
+        if now - row["requested_at"] >= NOT_YET_VISIBLE:
+            order = order_store.load_for_update(connection, row["order_number"])
+            wait = max(self._cooldown(connection, order), LEAST_WAIT)
+            values |= {"state": "unclear", "outcome": "not_found", "detail": text, "next_poll_at": now + wait}
+        return None
+
+    async def _review(self, gateway: Gateway) -> None:
+        """Refills that the provider has named no id for: what is unclear after its cooldown counts as not given, and
+        one that was running already is asked for again where pieces are still missing."""
         now = self._house.clock.now()
         token = claims.new_token()
 
         def write(connection: Connection) -> None:
             rows = refills.claim_due(
-                connection, gateway.name, ("unclear",), now, limit=100, lease_s=LEASE_MARGIN_S, token=token
+                connection, gateway.name, refills.REVIEW, now, limit=100, lease_s=LEASE_MARGIN_S, token=token
             )
             for row in rows:
                 order = order_store.load_for_update(connection, row["order_number"])
-                refills.settle(connection, row["number"], token, **_rejected(now, "unclear", row["detail"] or ""))
+                running = row["state"] != "unclear"
+                if running and self._wanted_still(connection, order, row["number"], now):
+                    wish = {"state": "requested", "outcome": None, "requested_at": now, "sent_at": None}
+                    refills.settle(connection, row["number"], token, **wish, next_poll_at=now)
+                    continue
+                outcome = str(RefillRefusal.RUNNING) if running else "unclear"
+                refills.settle(connection, row["number"], token, **_rejected(now, outcome, row["detail"] or ""))
                 self._look_again(connection, order, now)
-                text = "nobody knows whether it was given; its cooldown is over"
+                text = _ONE_RAN if running else _NOBODY_KNOWS
                 order_store.save(connection, order, order, (_rejection(row, text),), now)
 
         await self._house.database.write(write)
-        self._house.wakeups.wake("sequencing")
+        self._house.wakeups.wake("sequencing", self.name)
+
+    def _wanted_still(self, connection: Connection, order: Order, refill: int, now: datetime) -> bool:
+        """Whether the refill would be asked for by itself if it had not been asked for."""
+        traits = traits_of(connection, order)
+        policy = policy_of(self._house, order, traits)
+        gateway = self._house.gateways.get(order.provider or "")
+        if policy is None or gateway is None or self._not_by_itself(connection, order, policy) is not None:
+            return False
+        others = [one for one in self._past(connection, order) if one.number != refill]
+        offered = gateway.capabilities.refill and traits.refill
+        return refusal(order, others, policy, now, offered=offered) is None
 
 
 def request(house: House, connection: Connection, order: Order, now: datetime) -> str | None:
@@ -300,7 +417,7 @@ def request(house: House, connection: Connection, order: Order, now: datetime) -
     due = order_store.refill_due(connection, order.number)
     if past and past[-1].outcome == LATER_AT and due is not None and due > now:
         return f"the provider gives none before {rfc3339(due)}: {past[-1].detail}"
-    lost = drop(order)
+    lost = drop(order, refills.remained(connection, order.number))
     refill_id = RefillId(new_id("rfl", now))
     number = refills.add(connection, refill_id, order.number, gateway.name, lost, now)
     draft = Draft("refill.requested", {"refill": {"id": refill_id, "number": number, "drop": lost}})
@@ -342,7 +459,17 @@ def _come_back(why: RefillRefusal, wait_s: float | None, cooldown: timedelta) ->
         return max(timedelta(seconds=wait_s), SOONEST)
     if why is RefillRefusal.NO_DROP:
         return MUCH_LATER * cooldown
-    return cooldown if why in (RefillRefusal.LATER, RefillRefusal.RUNNING) else None
+    return cooldown if why is RefillRefusal.LATER else None
+
+
+def _no_batches(result: RefillResult) -> bool:
+    """Whether a call was turned away for being a batch: nothing was asked for, and one at a time may be."""
+    return isinstance(result, TurnedAway) and result.meaning in (Meaning.PARAMETERS, Meaning.UNKNOWN_ORDER)
+
+
+def _pause(wait_s: float | None, tries: int) -> timedelta:
+    """How long after a call that was turned away the refill is sent again: as named, else twice as long each time."""
+    return timedelta(seconds=max(wait_s, 1)) if wait_s is not None else min(SOON * 2 ** min(tries, 6), LEAST_WAIT)
 
 
 def policy_of(house: House, order: Order, traits: Traits) -> RefillPolicy | None:

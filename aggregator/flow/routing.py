@@ -17,6 +17,7 @@ from aggregator.domain.orders import Ended, Order, OrderState, apply
 from aggregator.domain.pauses import pause_after
 from aggregator.domain.routing import Candidate, OfferView, Ranking, choose
 from aggregator.flow.base import House, Workers, log
+from aggregator.flow.promises import Promises
 from aggregator.flow.views import World, load_world, offer_views, wanted
 from aggregator.providers.contract import Failure
 from aggregator.providers.limits import Priority
@@ -43,6 +44,7 @@ class Routing:
         self._house = house
         self._workers = Workers(self.name, 4, done=lambda: house.wakeups.wake(self.name))
         self._stock_locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._promises = Promises()
         self._began = house.clock.monotonic()
         self._synced: set[str] = set()
 
@@ -84,16 +86,17 @@ class Routing:
             }
             return load_world(connection, known), tried
 
-        world, tried = await self._house.database.read(load)
-        results = await asyncio.gather(
-            *(self._route_one(entry, world, tried[entry.order.number], token) for entry in claimed),
-            return_exceptions=True,
-        )
+        with self._promises.era() as era:
+            world, tried = await self._house.database.read(load)
+            results = await asyncio.gather(
+                *(self._route_one(entry, world, era, tried[entry.order.number], token) for entry in claimed),
+                return_exceptions=True,
+            )
         for entry, result in zip(claimed, results, strict=True):
             if isinstance(result, BaseException):
                 log.warning("routing_failed", order_id=entry.order.id, reason=repr(result))
 
-    async def _route_one(self, entry: Unrouted, world: World, tried: Tried, token: str) -> None:
+    async def _route_one(self, entry: Unrouted, world: World, era: int, tried: Tried, token: str) -> None:
         service = self._house.settings.services.get(entry.order.service)
         if service is None:
             await self._nobody(entry, Ranking(()), token, "the service is no longer in the config")
@@ -102,22 +105,30 @@ class Routing:
             await self._later(entry, token)
             return
         offers = offer_views(self._house, service, world, tried, entry.order.params)
-        ranking = self._rank(entry.order, service, offers)
-        for _ in offers:
+        checked: set[int] = set()
+        while True:
+            ranking = self._rank(entry.order, service, self._promises.kept_from(offers, era))
             best = ranking.best
             # With nobody left, those that are only said to be sold out: what is known of them may be old.
-            asked = [best.offer] if best else [offer for offer in offers if _sold_out(offer, entry.order.quantity)]
-            checked = [(offer, await self._checked_stock(offer)) for offer in asked]
-            fresh = {id(offer): now for offer, now in checked if now != offer}
-            if not fresh:
+            asked = [
+                place
+                for place, offer in enumerate(offers)
+                if place not in checked
+                and (offer.order == best.offer.order if best else _sold_out(offer, entry.order.quantity))
+            ]
+            if not asked:
                 break
-            offers = [fresh.get(id(offer), offer) for offer in offers]
-            ranking = self._rank(entry.order, service, offers)
-        best = ranking.best
+            for place in asked:
+                offers[place] = await self._checked_stock(offers[place])
+            checked.update(asked)
+        # Nothing was awaited since the ranking: whoever decides next knows of this one.
         if best is None:
             await self._nobody(entry, ranking, token, ranking.why())
-        else:
-            await self._plan(entry, ranking, best, token)
+            return
+        with self._promises.made(best) as promise:
+            promise.holds = await self._plan(entry, ranking, best, token)
+        if not promise.holds:
+            self._house.wakeups.wake(self.name)
 
     def _rank(self, order: Order, service: ServiceSettings, offers: list[OfferView]) -> Ranking:
         settings = self._house.settings
@@ -159,14 +170,22 @@ class Routing:
             lambda c: order_store.release_unrouted(c, entry.order.number, token, next_route_at=again)
         )
 
-    async def _plan(self, entry: Unrouted, ranking: Ranking, best: Candidate, token: str) -> None:
+    async def _plan(self, entry: Unrouted, ranking: Ranking, best: Candidate, token: str) -> bool:
+        """False when others took what was in stock meanwhile; the order looks for an offer again."""
         now = self._house.clock.now()
         attempt = AttemptId(new_id("att", now))
         expected, cost = best.expected, best.cost
         assert expected is not None, "an eligible candidate has a price"
         assert cost is not None, "an eligible candidate has a price"
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> bool:
+            row, provider = best.offer.row, best.offer.provider.name
+            if row is not None and row.stock is not None:
+                # What is planned is spoken for, until the provider is asked again.
+                left = catalogue.reserve_stock(connection, provider, best.offer.service, entry.order.quantity)
+                if not left:
+                    order_store.release_unrouted(connection, entry.order.number, token, next_route_at=now)
+                    return False
             order_store.release_unrouted(
                 connection, entry.order.number, token, next_route_at=now + timedelta(seconds=PLAN_GOOD_FOR_S)
             )
@@ -176,22 +195,21 @@ class Routing:
                 attempt,
                 entry.order.number,
                 round_=entry.round,
-                provider=best.offer.provider.name,
+                provider=provider,
                 service=best.offer.service,
                 country=best.offer.country,
                 expected=expected,
                 cost=cost,
-                rate=best.offer.row.rate if best.offer.row is not None else None,
+                rate=row.rate if row is not None else None,
                 candidates=ranking.as_json(),
                 at=now,
             )
-            if best.offer.row is not None and best.offer.row.stock is not None:
-                # What is planned is spoken for, until the provider is asked again.
-                left = max(0, best.offer.row.stock - entry.order.quantity)
-                catalogue.reserve_stock(connection, best.offer.provider.name, best.offer.service, left)
+            return True
 
-        await self._house.database.write(write)
-        self._house.wakeups.wake("placement")
+        planned = await self._house.database.write(write)
+        if planned:
+            self._house.wakeups.wake("placement")
+        return planned
 
     async def _nobody(self, entry: Unrouted, ranking: Ranking, token: str, why: str) -> None:
         """Nobody can take the order now: another round later, or the end when its time is over."""

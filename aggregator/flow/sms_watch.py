@@ -6,6 +6,8 @@ Decides when a number is asked again and when our own clock ends it. A code is t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,6 +18,7 @@ from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_r
 from aggregator.domain.orders import OrderState, Reported, apply
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.learning import learn_from_charge
+from aggregator.flow.words import note_number_word
 from aggregator.providers.contract import Failure, FailureKind, NumberStatus
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
@@ -31,6 +34,9 @@ DEFAULT_LIFE: Final = timedelta(minutes=30)
 GRACE: Final = timedelta(minutes=1)
 """Clocks differ: our own ends a number only this long after the provider's expiry."""
 _ENDS: Final = frozenset({NumberState.EXPIRED, NumberState.CANCELED})
+LATEST_CHECK_S: Final = 3600.0
+LONGEST_LIFE: Final = timedelta(days=366)
+"""An expiry that lies further away is no expiry."""
 AFTER_THE_END: Final = timedelta(minutes=10)
 """A number that ran out is still asked now and then for so long: late codes come."""
 
@@ -77,29 +83,32 @@ class SmsWatch:
         await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
 
     async def _check(self, gateway: Gateway, row: RowMapping, token: str) -> None:
-        reports: list[NumberReport] = []
+        said: dict[str, NumberStatus] = {}
         async with gateway.turn(Priority.CODE):
             code = await gateway.sms_code(row["provider_order"])
         await self._house.health.note(gateway.name, code)
         answered = _answered(code)
         if not isinstance(code, Failure):
-            reports.append(code.report)
-        if self._wants_status(row, reports):
+            said["code"] = code
+        if self._wants_status(row, code):
             async with gateway.turn(Priority.CODE):
                 status = await gateway.sms_status(row["provider_order"])
             answered = answered or _answered(status)
             if not isinstance(status, Failure):
-                reports.append(status.report)
-        events = await self._house.database.write(lambda c: self._record(c, gateway, row, token, reports, answered))
+                said["status"] = status
+        events = await self._house.database.write(lambda c: self._record(c, gateway, row, token, said, answered))
         if events:
             self._house.wakeups.wake("sequencing")
 
-    def _wants_status(self, row: RowMapping, reports: list[NumberReport]) -> bool:
+    def _wants_status(self, row: RowMapping, code: NumberStatus | Failure) -> bool:
+        if isinstance(code, Failure):
+            return True
         expires_at: datetime | None = row["expires_at"]
         over = expires_at is not None and self._house.clock.now() >= expires_at
-        # A code or an end has its price, which only the status tells.
-        news = any(report.code or report.state in _ENDS for report in reports)
-        return row["checks"] % STATUS_EACH == 0 or over or news or not reports
+        # A code or an end has its price, which only the status tells; so may a received code that is not shown.
+        report = code.report
+        news = bool(report.code) or report.state in _ENDS or report.state is NumberState.RECEIVED
+        return row["checks"] % STATUS_EACH == 0 or over or news
 
     def _record(
         self,
@@ -107,21 +116,26 @@ class SmsWatch:
         gateway: Gateway,
         row: RowMapping,
         token: str,
-        reports: list[NumberReport],
+        said: Mapping[str, NumberStatus],
         answered: bool,
     ) -> int:
         now = self._house.clock.now()
         order = order_store.load_for_update(connection, row["order_number"])
         number = before = numbers.number_from(row, OrderId(order.id))
         drafts: list[Draft] = []
-        for report in reports:
-            number, told = apply_report(number, report, now)
+        reports = [status.report for status in said.values()]
+        came = any(report.state is NumberState.RECEIVED for report in reports)
+        for source, status in said.items():
+            if status.report.state is None and status.word:
+                note_number_word(connection, gateway.name, order, status.word, now)
+            number, told = apply_report(number, _believed(status.report, came, now), now, source=source)
             drafts.extend(told)
         end = _end(number, now) + GRACE
-        if answered and number.state is NumberState.WAITING and now > end:
+        if answered and not came and number.state is NumberState.WAITING and now > end:
             number, told = apply_report(number, NumberReport(NumberState.EXPIRED), now)
             drafts.extend(told)
-        due = self._next_check(gateway, number, now, end, priced=any(report.charge is not None for report in reports))
+        priced = any(report.charge is not None for report in reports)
+        due = self._next_check(gateway, number, now, end, priced=priced, answered=answered)
         numbers.save(connection, number, token=token, next_check_at=due, checks=row["checks"] + 1)
         if number == before:
             return 0
@@ -151,13 +165,17 @@ class SmsWatch:
         return len(drafts) + len(applied.events)
 
     def _next_check(
-        self, gateway: Gateway, number: Number, now: datetime, end: datetime, *, priced: bool
+        self, gateway: Gateway, number: Number, now: datetime, end: datetime, *, priced: bool, answered: bool
     ) -> datetime | None:
         bounds = gateway.settings.code_every_s
         if number.state is NumberState.WAITING:
             # However late it is: a number whose end nobody has told is still asked for.
             age_s = (now - _born(number, now)).total_seconds()
-            return now + timedelta(seconds=min(bounds.max, max(bounds.min, age_s / 20)))
+            # A code that is said to have come and is not shown may never be: nobody ends that number, so it is asked
+            # ever more seldom.
+            hidden = answered and now > end + AFTER_THE_END
+            most_s = max(bounds.max, LATEST_CHECK_S) if hidden else bounds.max
+            return now + timedelta(seconds=min(most_s, max(bounds.min, age_s / 20)))
         if number.state is NumberState.CANCELED and priced:
             return None
         # A second code may come while the number lives, and a late one shortly after.
@@ -167,6 +185,14 @@ class SmsWatch:
 def _answered(status: NumberStatus | Failure) -> bool:
     """Whether the provider spoke of the number; that it does not know it (any more) counts, being out of reach not."""
     return not isinstance(status, Failure) or status.kind is FailureKind.NOT_FOUND
+
+
+def _believed(report: NumberReport, came: bool, now: datetime) -> NumberReport:
+    """The report without what nobody can go by: an expiry in another age, and an end by time of a number whose code
+    came, as the other answer of the same check says."""
+    if report.expires_at is not None and abs(report.expires_at - now) > LONGEST_LIFE:
+        report = replace(report, expires_at=None)
+    return replace(report, state=None) if came and report.state is NumberState.EXPIRED else report
 
 
 def _end(number: Number, now: datetime) -> datetime:

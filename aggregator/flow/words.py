@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Final
 
@@ -35,3 +36,8 @@ def note_unknown_word(connection: Connection, provider: str, order: Order, word:
         UNKNOWN_WORDS.labels(provider, "(other)").inc()
     if unknown_words.note(connection, provider, word, order.number, at):
         log.warning("unknown_status_word", provider=provider, order_id=order.id, word=word)
+
+
+def note_number_word(connection: Connection, provider: str, order: Order, word: str, at: datetime) -> None:
+    """The same for a rented number, without the digits: `STATUS_OK:123456` is a word with a code in it."""
+    note_unknown_word(connection, provider, order, re.sub(r"\d+", "#", word), at)

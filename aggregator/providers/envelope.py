@@ -24,7 +24,8 @@ from aggregator.providers.contract import (
     Refused,
     Unclear,
 )
-from aggregator.providers.reading import Redactor, Unreadable, flag, layers, parse, too_long
+from aggregator.providers.reading import Redactor, Unreadable, flag, layers, parse, too_long, without_goods
+from aggregator.providers.sentences import may_have_happened
 
 # {"error":"…"} · {"status":"error","message":"…"} · {"status":"fail","message":"…"} ·
 # {"status":"error","msg":"…","error":"neworder.error.x"} · {"message":"…","errors":{"link":["…"]}}
@@ -127,6 +128,38 @@ class Opened:
         return 200 <= self.reply.status < 300
 
 
+_TRACES: Final = ("order", "orders", "order_id", "orderid", "order_ids", "id", "ids", "charge", "phone", "phones")
+"""Where an answer would carry the id, the price or the number of something that was bought."""
+_NO_TRACE: Final = frozenset({"", "null", "none", "false", "0", "-1"})
+
+
+def leaves_a_trace(document: object, depth: int = 4) -> bool:
+    """Whether an answer carries anything of an order, in whatever shape: then no text in it proves that none exists."""
+    if not depth:
+        return False
+    if isinstance(document, list):
+        return any(leaves_a_trace(one, depth - 1) for one in document)
+    if not isinstance(document, dict):
+        return False
+    for name, value in document.items():
+        if name in _ERRORS:  # `errors: {"order": ["is required"]}` names a field
+            continue
+        if name.casefold() in _TRACES and _is_trace(value):
+            return True
+        if isinstance(value, dict | list) and leaves_a_trace(value, depth - 1):
+            return True
+    return False
+
+
+def _is_trace(value: object) -> bool:
+    if isinstance(value, list):
+        return any(_is_trace(one) for one in value)
+    if isinstance(value, bool | dict) or value is None:
+        return value is True
+    spelled = str(value).strip().casefold()
+    return spelled not in _NO_TRACE and spelled.strip("0.") != ""
+
+
 class Envelope:
     """Reads replies of one account: its own words first, its API key never kept."""
 
@@ -183,7 +216,11 @@ class Envelope:
 
     def unclear(self, reason: str, reply: HttpReply) -> Unclear:
         """Nobody knows; with the beginning of the body, for the person who will have to look."""
-        return Unclear(reason, self.clean(" ".join(reply.body[:20_000].decode("utf-8", "replace").split())))
+        return Unclear(reason, self.quoted(" ".join(reply.body[:20_000].decode("utf-8", "replace").split())))
+
+    def quoted(self, text: str) -> str:
+        """What a provider said, as it may stand in a log, an order's error and an event."""
+        return self.clean(without_goods(text))
 
     def contradicts(self, opened: Opened, spoken: Said) -> bool:
         """Whether an answer that carries an id also says that it failed."""
@@ -195,30 +232,40 @@ class Envelope:
         texts = spoken.texts or spoken.hints
         own = self.own_consequence(texts)
         if own is not None and own[0] is Consequence.UNCLEAR:
-            return Unclear("error_text", self.clean(own[1]))
+            return Unclear("error_text", self.quoted(own[1]))
+        meaning, text = self.meaning(texts)
+        refused = own is not None or meaning is not Meaning.GENERIC or opened.reply.status == 429
+        if refused and (
+            spoken.succeeded or leaves_a_trace(opened.document) or (own is None and self._doubts(spoken, texts))
+        ):
+            return self.unclear("contradiction", opened.reply)
         if opened.reply.status == 429:
             return self._rate_limited(opened, " · ".join(texts))
-        if spoken.succeeded and texts and (own is not None or self.meaning(texts)[0] is not Meaning.GENERIC):
-            return self.unclear("contradiction", opened.reply)
         if own is not None:
-            return Refused(Meaning.OPERATOR, own[0], self.clean(own[1]), opened.reply.retry_after_s)
-        meaning, text = self.meaning(texts)
+            return Refused(Meaning.OPERATOR, own[0], self.quoted(own[1]), opened.reply.retry_after_s)
         consequence = CONSEQUENCES[meaning]
         if meaning is Meaning.RATE_LIMIT:
             return self._rate_limited(opened, text)
         if consequence is not Consequence.UNCLEAR:
-            return Refused(meaning, consequence, self.clean(text), opened.reply.retry_after_s)
+            return Refused(meaning, consequence, self.quoted(text), opened.reply.retry_after_s)
         return self._proves_nothing(opened, spoken, text)
+
+    def _doubts(self, spoken: Said, texts: Sequence[str]) -> bool:
+        """Whether a refusal stands beside words that say that something happened, or that nobody knows."""
+        cleaned = [self.clean.without(text) for text in (*texts, *spoken.hints)]
+        return any(meanings.meaning_of(text) is Meaning.GENERIC and may_have_happened(text) for text in cleaned)
 
     def _rate_limited(self, opened: Opened, text: str) -> Refused:
         wait_s = opened.reply.retry_after_s
         if wait_s is None:
             wait_s = words.wait_named(text)
-        return Refused(Meaning.RATE_LIMIT, Consequence.LATER, self.clean(text) or f"HTTP {opened.reply.status}", wait_s)
+        return Refused(
+            Meaning.RATE_LIMIT, Consequence.LATER, self.quoted(text) or f"HTTP {opened.reply.status}", wait_s
+        )
 
     def _proves_nothing(self, opened: Opened, spoken: Said, text: str) -> Unclear:
         if spoken.texts or (spoken.hints and not spoken.succeeded):
-            return Unclear("error_text", self.clean(text))
+            return Unclear("error_text", self.quoted(text))
         if not opened.accepted:
             return self.unclear(f"http_{opened.reply.status}", opened.reply)
         if opened.document is None:
@@ -236,7 +283,9 @@ class Envelope:
     def open_answer(self, reply: HttpReply) -> Opened | Failure:
         """An answer to a question, or why there is none. HTTP statuses first, then whether it is JSON at all."""
         if reply.status == 429:
-            return Failure(FailureKind.RATE_LIMIT, "HTTP 429", reply.retry_after_s)
+            spoken = said(layers(parse(reply.body)))
+            wait_s = reply.retry_after_s or words.wait_named(" · ".join(spoken.texts or spoken.hints))
+            return Failure(FailureKind.RATE_LIMIT, "HTTP 429", wait_s)
         document: object | Unreadable = Unreadable(f"http_{reply.status}")
         if 200 <= reply.status < 300 or 400 <= reply.status < 500:
             document = parse(reply.body)
@@ -274,7 +323,11 @@ class Envelope:
             kind, text = FailureKind.AUTH, own[1]
         elif kind is FailureKind.ERROR and any(meanings.names_no_form(self.clean.without(one)) for one in texts):
             kind = FailureKind.UNSUPPORTED
+        elif kind is FailureKind.ERROR and any(
+            meanings.wants_fewer_questions(self.clean.without(one)) for one in texts
+        ):
+            kind = FailureKind.RATE_LIMIT
         wait_s = reply.retry_after_s
         if wait_s is None and kind is FailureKind.RATE_LIMIT:
             wait_s = words.wait_named(text)
-        return Failure(kind, self.clean(text) or f"HTTP {reply.status}, an error without a text", wait_s)
+        return Failure(kind, self.quoted(text) or f"HTTP {reply.status}, an error without a text", wait_s)

@@ -6,10 +6,11 @@ typed result; no provider's bytes and no exception of the network get past here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -23,6 +24,7 @@ from aggregator.domain.orders import OrderState
 from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, Outcome
 from aggregator.log import Redactor
 from aggregator.outbound import Outbound
+from aggregator.providers import meanings, refusals
 from aggregator.providers.advice import advised
 from aggregator.providers.contract import (
     MAX_BATCH,
@@ -30,6 +32,7 @@ from aggregator.providers.contract import (
     AddRequest,
     AddSmsRequest,
     BatchForm,
+    CancelRefused,
     CancelResult,
     CataloguePage,
     Consequence,
@@ -41,6 +44,7 @@ from aggregator.providers.contract import (
     Meaning,
     NumberStatus,
     PurchaseResult,
+    RefillRefused,
     RefillReport,
     RefillResult,
     Refused,
@@ -49,6 +53,7 @@ from aggregator.providers.contract import (
 )
 from aggregator.providers.dialects import DIALECTS
 from aggregator.providers.limits import Limiter, Priority
+from aggregator.providers.words import wait_named
 
 T = TypeVar("T")
 
@@ -60,6 +65,12 @@ BATCHES_AGAIN_S: Final = 3600.0
 """How long a provider without batches is asked one by one, or by smaller ones, before it is tried again."""
 RATE_LIMIT_PAUSE_S: Final = 5.0
 """How long to be quiet after a rate limit that names no time."""
+LONGEST_PAUSE_S: Final = 3600.0
+"""One call an hour disturbs nobody, and finds out whether a provider still means what it said."""
+TRY_AGAIN_S: Final = 60.0
+"""How long what was tried in vain is not tried again, the first time; then twice as long, up to an hour."""
+LONGEST_TRY_AGAIN_S: Final = 3600.0
+_MOST_TRIES: Final = 10_000
 
 CALLS = Counter(
     "aggregator_provider_calls_total", "Calls to providers by action and result.", ["provider", "action", "result"]
@@ -78,6 +89,42 @@ class Batch:
 
     form: BatchForm | None = None
     limit: int = MAX_BATCH
+
+
+@dataclass(slots=True)
+class _Try:
+    again_at: float
+    wait_s: float
+    in_vain: bool
+
+
+class Tries:
+    """What was tried at a provider beside the plain calls, so that it is not tried at every one of them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tries: dict[str, _Try] = {}
+
+    def due(self, what: str) -> bool:
+        known = self._tries.get(what)
+        return known is None or self._clock.monotonic() >= known.again_at
+
+    def in_vain(self, what: str) -> bool:
+        """Whether it was tried, and nothing came of it."""
+        known = self._tries.get(what)
+        return known is not None and known.in_vain
+
+    def note(self, what: str, *, in_vain: bool) -> None:
+        """It was tried just now."""
+        now = self._clock.monotonic()
+        known = self._tries.pop(what, None)
+        wait_s = TRY_AGAIN_S if known is None else min(2 * known.wait_s, LONGEST_TRY_AGAIN_S)
+        self._tries[what] = _Try(now + wait_s, wait_s, in_vain)
+        if len(self._tries) > _MOST_TRIES:
+            del self._tries[next(iter(self._tries))]
+
+    def forget(self, what: str) -> None:
+        self._tries.pop(what, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +170,8 @@ class Gateway:
         )
         self._dialect: Dialect = DIALECTS[settings.dialect](account)
         self.capabilities = self._dialect.capabilities
+        self.tries: Final = Tries(clock)
+        self._questions_again_at = -math.inf
         self._batch = Batch()
         self._batches_again_at = -math.inf
         if settings.status_batch != "auto":
@@ -175,8 +224,18 @@ class Gateway:
     @asynccontextmanager
     async def turn(self, priority: Priority) -> AsyncIterator[None]:
         """Wait until a call of this priority may begin. Calls are made inside, one a turn."""
-        async with self._limiter.turn(priority):
-            yield
+        while True:
+            if priority is not Priority.PURCHASE and (wait_s := self._questions_quiet_s) > 0:
+                await asyncio.sleep(wait_s)
+            async with self._limiter.turn(priority):
+                # The answer that asked for a pause may have come while this call waited for its place.
+                if priority is Priority.PURCHASE or self._questions_quiet_s <= 0:
+                    yield
+                    return
+
+    @property
+    def _questions_quiet_s(self) -> float:
+        return self._questions_again_at - asyncio.get_running_loop().time()
 
     # --- purchases: one send, journaled by the caller before ---
 
@@ -266,8 +325,7 @@ class Gateway:
                 result = read(outcome)
         word = str(result.kind) if isinstance(result, Failure) else "ok"
         self._count(request, word, began)
-        if isinstance(result, Failure) and result.kind is FailureKind.RATE_LIMIT:
-            self._limiter.pause(result.retry_after_s or RATE_LIMIT_PAUSE_S)
+        self._heed(outcome, result)
         return advised(self.name, result) if isinstance(result, Failure) else result
 
     async def _spend(
@@ -283,13 +341,29 @@ class Gateway:
                 result = lost(outcome)
             case HttpReply():
                 result = read(outcome)
-        if isinstance(outcome, HttpReply) and outcome.status == 429:
-            self._limiter.pause(outcome.retry_after_s or RATE_LIMIT_PAUSE_S)
-        elif isinstance(result, Refused) and result.meaning is Meaning.RATE_LIMIT:
-            # A rate limit may be only a text (quirks.md "Envelope").
-            self._limiter.pause(result.retry_after_s or RATE_LIMIT_PAUSE_S)
+        self._heed(outcome, result)
         self._count(request, _word(outcome, result), began)
         return result, self._exchange(request, outcome, began)
+
+    def _heed(self, outcome: Outcome, result: object) -> None:
+        """Be quiet for as long as the provider asks: by a rate limit, which may be only a text (quirks.md "Envelope"),
+        or by `Retry-After` beside anything that is no success."""
+        if not isinstance(outcome, HttpReply):
+            return
+        limits = list(_rate_limits(result))
+        if limits or outcome.status == 429:
+            named_s = max((wait_s or 0.0 for wait_s in limits), default=0.0)
+            self._limiter.pause(min(named_s or outcome.retry_after_s or RATE_LIMIT_PAUSE_S, LONGEST_PAUSE_S))
+            return
+        failed = not 200 <= outcome.status < 300 or isinstance(result, Failure | Refused | Unclear)
+        if not outcome.retry_after_s or not failed:
+            return
+        wait_s = min(outcome.retry_after_s, LONGEST_PAUSE_S)
+        if outcome.status == 503:
+            self._limiter.pause(wait_s)
+        else:  # of this question or order, perhaps: the others are not sold less for it
+            again_at = asyncio.get_running_loop().time() + wait_s
+            self._questions_again_at = max(self._questions_again_at, again_at)
 
     def _count(self, request: HttpRequest, result: str, began: float) -> None:
         CALLS.labels(self.name, request.action, result).inc()
@@ -314,6 +388,31 @@ class Gateway:
         if len(body) > _SEARCHED_BYTES:
             text = text[:-EXCERPT_CHARS]
         return text[:EXCERPT_CHARS]
+
+
+def _rate_limits(result: object) -> Iterator[float | None]:
+    """The rate limits that a result tells of, each with the seconds that it names.
+
+    A text about one order of several counts only where it is unmistakable: "wait 30 minutes" may be about its refill.
+    """
+    match result:
+        case Failure(kind=FailureKind.RATE_LIMIT) | Refused(meaning=Meaning.RATE_LIMIT):
+            yield result.retry_after_s
+        case StatusBatch():
+            yield from (wait_named(text) for meaning, text in result.errors.values() if meaning is Meaning.RATE_LIMIT)
+        case Mapping():
+            for one in result.values():
+                match one:
+                    case CancelRefused(meaning=Meaning.RATE_LIMIT):
+                        yield wait_named(one.text)
+                    case RefillRefused() if refusals.refill_refusal(one.text) is None and _limits_calls(one.text):
+                        yield one.retry_after_s
+                    case Failure(kind=FailureKind.RATE_LIMIT) if _limits_calls(one.text):
+                        yield one.retry_after_s
+
+
+def _limits_calls(text: str) -> bool:
+    return meanings.meaning_of(text) is Meaning.RATE_LIMIT
 
 
 def _unclear(lost: LostReply) -> Unclear:

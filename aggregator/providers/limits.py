@@ -1,18 +1,23 @@
 """Who may call a provider next: concurrency and rate of one account, purchases before everything else.
 
-Decides only the order and the moment; it knows nothing of what is called.
+Decides only the order and the moment; it knows nothing of what is called. What has waited long gets a small share of
+the turns, so that statuses which are always due do not keep the catalogue and the balance waiting for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from typing import Final
+
+LONG_WAIT_S: Final = 2.0
+"""Who has waited so long behind what is more urgent gets a turn out of the share below."""
+SHARE: Final = 10
+"""One of so many turns, purchases not counted, goes to who has waited long."""
 
 
 class Priority(IntEnum):
@@ -27,7 +32,8 @@ class Priority(IntEnum):
 class Limiter:
     """At most `concurrency` calls at once and `per_second` begun in any second (0: unlimited), the most urgent first.
 
-    With room for two or more, one place is kept for purchases: slow status calls must not hold up a new order.
+    With room for two or more, one place is kept for purchases: slow status calls must not hold up a new order. Nothing
+    goes before a purchase, however long it has waited.
     """
 
     def __init__(self, concurrency: int, per_second: float) -> None:
@@ -41,13 +47,13 @@ class Limiter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = 0
         self._ordinary = 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._ticket = itertools.count()
+        self._waiting: dict[Priority, deque[tuple[float, asyncio.Future[None]]]] = {one: deque() for one in Priority}
+        self._since_share = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        return sum(not future.done() for _, _, future in self._waiting)
+        return sum(not future.done() for queue in self._waiting.values() for _, future in queue)
 
     @property
     def quiet_s(self) -> float:
@@ -62,8 +68,9 @@ class Limiter:
     @asynccontextmanager
     async def turn(self, priority: Priority) -> AsyncIterator[None]:
         """Wait for a place and a moment, and hold the place until the block ends."""
-        future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._ticket), future))
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting[priority].append((loop.time(), future))
         self._admit()
         try:
             await future
@@ -83,25 +90,41 @@ class Limiter:
 
     def _admit(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting and self._running < self._concurrency:
-            priority, _, future = self._waiting[0]
-            if future.done():
-                heapq.heappop(self._waiting)
-                continue
-            ordinary = priority != Priority.PURCHASE
+        while self._running < self._concurrency:
+            now = loop.time()
+            priority = self._next(now)
+            if priority is None:
+                return
+            ordinary = priority is not Priority.PURCHASE
             if ordinary and self._concurrency > 1 and self._ordinary >= self._concurrency - 1:
                 return
-            now = loop.time()
             wait = self._wait(now)
             if wait > 0:
                 self._wake_in(wait)
                 return
-            heapq.heappop(self._waiting)
+            if ordinary:
+                usual = all(not queue for one, queue in self._waiting.items() if one < priority)
+                self._since_share = self._since_share + 1 if usual else 0
+            _, future = self._waiting[priority].popleft()
             if self._window_s:
                 self._begun.append(now)
             self._running += 1
             self._ordinary += ordinary
             future.set_result(None)
+
+    def _next(self, now: float) -> Priority | None:
+        """Whose head of the queue goes next; None when nobody waits."""
+        for queue in self._waiting.values():
+            while queue and queue[0][1].done():
+                queue.popleft()
+        came = {one: queue[0][0] for one, queue in self._waiting.items() if queue}
+        if not came or Priority.PURCHASE in came:
+            return min(came, default=None)
+        behind = sorted(came)[1:]
+        oldest = min(behind, key=came.__getitem__, default=None)
+        if oldest is not None and self._since_share >= SHARE - 1 and now - came[oldest] >= LONG_WAIT_S:
+            return oldest
+        return min(came)
 
     def _wait(self, now: float) -> float:
         wait = self._paused_until - now

@@ -13,9 +13,12 @@ from typing import Final
 from aggregator.providers.contract import Meaning
 from aggregator.providers.sentences import canonical, listed
 
+_EVERY: Final = r"(?:per|every|each) (?:# )?(?:second|sec|s|minute|min|hour|day)s?"
+"""The span in which requests are counted."""
+
 # Ordered: the first that matches is the meaning.
 _MEANINGS: Final[tuple[tuple[Meaning, re.Pattern[str]], ...]] = tuple(
-    (meaning, listed(patterns))
+    (meaning, listed(patterns, under_way=meaning is Meaning.ACTIVE_ORDER))
     for meaning, patterns in (
         (
             # {"error": "Invalid API key"}
@@ -54,6 +57,13 @@ _MEANINGS: Final[tuple[tuple[Meaning, re.Pattern[str]], ...]] = tuple(
                 r"(?:sending request )?too (?:fast|quickly|frequently)",
                 r"(?:request )?(?:throttled|rate limited)(?: .*)?",
                 r"(?:please )?wait (?:least )?# (?:seconds?|secs?|s|minutes?|mins?) (?:before|between)(?: .*)?",
+                # With the span that requests are counted in: "You can only send 1 request per second".
+                rf"(?:only|max)(?: (?:send|make|do|allowed|max))* (?:#|one) (?:api )?(?:request|calls?) {_EVERY}",
+                rf"(?:#|one) (?:api )?(?:request|calls?) {_EVERY} (?:allowed|limit|only|max)(?: .*)?",
+                rf"(?:above |reached |max |api )*(?:request|calls?) (?:limit {_EVERY}|{_EVERY} limit)"
+                r"(?: (?:reached|above)(?: .*)?)?",
+                rf"(?:above |reached |max |api )*limit (?:# )?(?:api )?(?:request|calls?) {_EVERY}"
+                r"(?: (?:reached|above)(?: .*)?)?",
             ),
         ),
         (
@@ -223,6 +233,16 @@ NO_SUCH_FORM: Final = listed(
 )
 """Answers to a *question* that this server does not know its form. Too vague to prove anything of a purchase."""
 
+_FEWER_QUESTIONS: Final = listed(
+    (
+        r"flood(?: (?:control|wait|protection|limit|error))*(?: (?:#|reached|above|wait|seconds?|secs?|s).*)?",
+        r"api limit(?: (?:reached|above)(?: .*)?)?",
+        r"(?:please )?(?:wait|try again|retry)(?: (?:after|least|another|again|next))* # (?:seconds?|secs?|s|minutes?"
+        r"|mins?)(?: (?:before|between|again|retry|more).*)?",
+    )
+)
+"""Answers to a *question* that there were too many. Said of a purchase they might be about the order or its link."""
+
 
 def meaning_of(text: str) -> Meaning:
     """What an error text means; GENERIC for everything that is not listed."""
@@ -230,6 +250,11 @@ def meaning_of(text: str) -> Meaning:
     if not reduced:
         return Meaning.GENERIC
     return next((meaning for meaning, pattern in _MEANINGS if pattern.fullmatch(reduced)), Meaning.GENERIC)
+
+
+def wants_fewer_questions(text: str) -> bool:
+    """Whether an answer to a whole question is a rate limit, although it would prove nothing of a purchase."""
+    return _FEWER_QUESTIONS.fullmatch(canonical(text)) is not None
 
 
 def names_no_form(text: str) -> bool:

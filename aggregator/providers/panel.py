@@ -12,6 +12,7 @@ from typing import Final
 
 from aggregator.domain.catalogue import LINE_LISTS, CatalogueRow, Kind, lines
 from aggregator.domain.money import Money
+from aggregator.domain.parameters import MAX_QUANTITY
 from aggregator.domain.wire import HttpReply, HttpRequest
 from aggregator.providers import words
 from aggregator.providers.contract import (
@@ -38,9 +39,29 @@ from aggregator.providers.contract import (
     Unclear,
 )
 from aggregator.providers.envelope import Envelope, Opened, said
-from aggregator.providers.reading import currency, flag, identifier, money, plain, rows, whole
+from aggregator.providers.reading import (
+    absent,
+    count,
+    currency,
+    flag,
+    granted,
+    granted_days,
+    identifier,
+    money,
+    plain,
+    price,
+    receipt,
+    rows,
+    whole,
+)
 
 _LONG_TEXT: Final = 4000
+_PAGES: Final = ("total_pages", "pages", "last_page", "page_count", "totalPages", "lastPage")
+_TOTAL: Final = ("total", "total_count", "total_services", "count")
+_LIMIT: Final = ("limit", "per_page", "perPage")
+_PAGE: Final = ("page", "current_page", "currentPage")
+_PAGING_PARTS: Final = ("data", "meta", "pagination")
+"""The names under which panels state how many pages and rows their catalogue has, and how many come at once."""
 _UNSUPPORTED: Final = Failure(FailureKind.UNSUPPORTED, "this dialect does not document the action")
 
 
@@ -78,7 +99,8 @@ class PanelDialect:
     def build_services(
         self, page: int = 1, limit: int = 0, category: str | None = None, subcategory: str | None = None
     ) -> HttpRequest:
-        return self.ask("services")
+        """`page` is not documented, so it is sent only where an answer has said that there are more of them."""
+        return self.ask("services", ("page", page if page > 1 else None))
 
     def read_services(self, reply: HttpReply) -> CataloguePage | Failure:
         # [{"service":1,"name":"Followers","type":"Default","category":"First Category","rate":"0.90","min":"50",
@@ -112,8 +134,10 @@ class PanelDialect:
         ids = self.ids([item.get("service")])
         if not ids:
             return None
-        rate = money(item.get("rate"), self.account.currency)
-        minimum, maximum = whole(item.get("min")), whole(item.get("max"))
+        rate = price(item.get("rate"), self.account.currency)
+        # No least is one piece. No most is none that anybody knows of: the provider refuses what is too much for it.
+        minimum = 1 if absent(item.get("min")) else count(item.get("min"))
+        maximum = MAX_QUANTITY if absent(item.get("max")) else count(item.get("max"))
         return CatalogueRow(
             service=ids[0],
             name=self.text(item.get("name")),
@@ -123,8 +147,8 @@ class PanelDialect:
             rate=rate,
             minimum=1 if minimum is None else minimum,
             maximum=0 if maximum is None else maximum,
-            refill=flag(item.get("refill")) is True,
-            cancel=flag(item.get("cancel")) is True,
+            refill=granted_days(item.get("refill")),
+            cancel=granted(item.get("cancel")),
             subcategory=self.text(item.get("subcategory")),
             description=self.text(item.get("description")) or self.text(item.get("desc")),
             problem=self._problem(item, rate, minimum, maximum),
@@ -139,7 +163,7 @@ class PanelDialect:
         problems = (
             (rate is None, f"the rate {stated['rate']} is no amount that can be stored"),
             (rate is not None and rate.units <= 0, f"the rate {stated['rate']} is not above 0"),
-            (minimum is None and item.get("min") is not None, f"min {stated['min']} is no number"),
+            (minimum is None, f"min {stated['min']} is no number"),
             (maximum is None, f"max {stated['max']} is no number"),
             (max(minimum or 0, 1) > (maximum or 0), f"min {stated['min']} and max {stated['max']} leave no quantity"),
         )
@@ -178,7 +202,7 @@ class PanelDialect:
         if isinstance(opened, Unclear):
             return opened
         spoken = said(opened.objects)
-        ids = self.ids(one.get("order") for one in opened.objects)
+        ids = self.receipts(one.get("order") for one in opened.objects)
         if not ids:
             return self.envelope.not_placed(opened, spoken)
         if len(ids) > 1 or self.envelope.contradicts(opened, spoken):
@@ -189,6 +213,10 @@ class PanelDialect:
         """The distinct ids among `values`, in their order. What holds the API key is none: ids are shown."""
         found = (identifier(value) for value in values)
         return tuple(dict.fromkeys(one for one in found if one is not None and self.envelope.clean.without(one) == one))
+
+    def receipts(self, values: Iterable[object]) -> tuple[str, ...]:
+        """The distinct ids of what a provider took; a word in an id's place is none."""
+        return self.ids(receipt(value) for value in values)
 
     # --- status ---
 
@@ -202,7 +230,7 @@ class PanelDialect:
             return opened
         keyed = [one[order] for one in opened.objects if isinstance(one.get(order), dict)]
         for one in (*keyed, *reversed(opened.objects)):
-            report = self.report(one, reply)
+            report = self.report(one, reply, by_id=any(one is found for found in keyed))
             if isinstance(report, Failure):
                 return report
             if report is not None and self.about(one, "order", order):
@@ -215,8 +243,9 @@ class PanelDialect:
         """Whether an object that may name its id under `name` is about the one asked for."""
         return self.ids([one.get(name)] if isinstance(one, dict) else ()) in ((), (asked,))
 
-    def report(self, one: object, reply: HttpReply) -> StatusReport | Failure | None:
-        """An order's status out of an object; the error it states instead; None when it is neither."""
+    def report(self, one: object, reply: HttpReply, *, by_id: bool = False) -> StatusReport | Failure | None:
+        """An order's status out of an object; the error it states instead; None when it is neither. `by_id`: the answer
+        gives it as that of one order, so that its `status` cannot speak of the call."""
         if not isinstance(one, dict):
             return None
         nested = one.get("status")
@@ -230,14 +259,15 @@ class PanelDialect:
         own = self.envelope.own_order_state(word)
         spelled = words.word(word)
         state = self.envelope.order_state(word)
+        accounts = self.accounts(one.get("accounts"))
         if not figures:
             # {"status":"fail","message":"…"} speaks of the call, {"status":"Fail","charge":"0.5","remains":"10"} of the
-            # order. A bare "fail" might be either: not enough to end an order.
+            # order. A bare "fail" might be either, unless it stands under an order's id: not enough to end an order.
             if spelled in words.ENVELOPE_FAILED and spoken.hints:
                 return self.envelope.failure(spoken.hints, reply)
-            if own is None and (spelled in words.ENVELOPE_SUCCEEDED or not word):
+            if own is None and (spelled in words.ENVELOPE_SUCCEEDED or not word) and not accounts:
                 return None
-            if own is None and spelled in words.ENVELOPE_FAILED:
+            if own is None and spelled in words.ENVELOPE_FAILED and not by_id:
                 state = None
         return StatusReport(
             word=self.envelope.clean(word),
@@ -245,7 +275,7 @@ class PanelDialect:
             charge=charge,
             start_count=whole(one.get("start_count")),
             remains=whole(one.get("remains")),
-            accounts=self.accounts(one.get("accounts")),
+            accounts=accounts,
             auto_delivery=flag(one.get("autoDelivery")),
             children=self._children(one.get("orders")),
         )
@@ -365,15 +395,25 @@ class PanelDialect:
 def _paging(document: object, rows_read: int) -> tuple[int, int, int | None]:
     """(page, pages, total) of a paged catalogue; 1 of 1 for a bare array.
 
-    hstockplus.txt: "When limit is 0 or omitted, all services are returned and page/limit equal total", so `page` is
-    then no page number.
+    A total below the rows that came is none. hstockplus.txt: "When limit is 0 or omitted, all services are returned and
+    page/limit equal total", so `page` is then no page number.
     """
-    inner = document.get("data") if isinstance(document, dict) else None
-    holder = inner if isinstance(inner, dict) else document
-    if not isinstance(holder, dict):
-        return 1, 1, None
-    total, limit, page = (whole(holder.get(name)) for name in ("total", "limit", "page"))
-    if total is not None and (rows_read >= total or (limit or 0) >= total):
-        return 1, 1, total
-    pages = -(-total // limit) if total is not None and limit else whole(holder.get("total_pages"))
-    return page or 1, pages or 1, total
+    holders = [one for one in (document, *_parts(document)) if isinstance(one, dict)]
+
+    def stated(names: Sequence[str]) -> int | None:
+        found = (whole(holder.get(name)) for name in names for holder in holders)
+        return next((number for number in found if number), None)
+
+    total, limit = stated(_TOTAL), stated(_LIMIT)
+    if total is not None and total < rows_read:
+        total = None
+    pages = stated(_PAGES) or 1
+    if total is not None and limit is not None and total > rows_read:
+        pages = max(pages, -(-total // limit))
+    page = stated(_PAGE) or 1
+    return page if page <= pages else 1, pages, total
+
+
+def _parts(document: object) -> Sequence[object]:
+    """Where an object may keep what it says of its pages."""
+    return [document.get(name) for name in _PAGING_PARTS] if isinstance(document, dict) else []

@@ -33,9 +33,30 @@ _NO_ID: Final = frozenset(
 _ABSENT: Final = frozenset({"", "null", "none", "nil", "undefined", "n/a", "na", "unknown", "-"})
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+_WORD: Final = re.compile(r"[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{2,20})*|[A-Z]{1,20}")
+"""Letters in the shape of a word: `failed`, `PLACED`, `InProgress`; `aBcDkQ` is none."""
 _NOT_A_NUMBERED_ID: Final = re.compile(r"\+?0+|-\d+|[-+]?\d*\.\d+|[-+]?\d+\.", re.ASCII)
 _WHOLE: Final = re.compile(r"\+?(\d{1,19})(?:\.0{1,20})?", re.ASCII)
 _CURRENCY: Final = re.compile(rf"[A-Za-z]{{2,{MAX_CURRENCY}}}")
+_GROUPED: Final = re.compile(r"\+?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
+_UNIT: Final = rf"[A-Za-z]{{2,{MAX_CURRENCY}}}|[^\w\s.,+-]"
+_PRICE: Final = re.compile(rf"(?:({_UNIT})\s?)?(\d[\d,]*(?:\.\d+)?)(?:\s?({_UNIT}))?", re.ASCII)
+_SYMBOLS: Final[Mapping[str, frozenset[str]]] = {
+    "$": frozenset({"USD", "AUD", "CAD", "NZD", "SGD", "HKD", "MXN", "ARS", "CLP", "COP", "TWD"}),
+    "€": frozenset({"EUR"}),
+    "£": frozenset({"GBP"}),
+    "¥": frozenset({"JPY", "CNY"}),
+    "₹": frozenset({"INR"}),
+    "₽": frozenset({"RUB"}),
+    "₺": frozenset({"TRY"}),
+    "₴": frozenset({"UAH"}),
+    "₦": frozenset({"NGN"}),
+    "₩": frozenset({"KRW"}),
+    "₫": frozenset({"VND"}),
+}
+"""What a symbol may stand for. It names no currency, but it may say that an amount is in the one that is expected."""
+_GRANTED: Final = frozenset({"y", "enabled"})
+_DAYS: Final = re.compile(r"r?[1-9]\d{0,3}(?:\s?d(?:ays?)?)?", re.ASCII)
 _INVISIBLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -118,6 +139,19 @@ def identifier(value: object) -> str | None:
     return text
 
 
+def receipt(value: object) -> str | None:
+    """The id under which a provider took an order or a refill; else None.
+
+    Words in its place (`failed`, `Pending`) say how the call went, so letters alone that read as words are none: what a
+    catalogue calls its services by may be a word, what a server numbers is not.
+    """
+    found = identifier(value)
+    if found is None or any(character.isdigit() for character in found):
+        return found
+    wordy = all(_WORD.fullmatch(run) for run in re.findall("[A-Za-z]+", found))
+    return None if wordy or not found.isascii() else found
+
+
 def too_long(value: object) -> int | None:
     """How long the text in an id's place is, where it is longer than any id that can be kept."""
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -142,6 +176,40 @@ def whole(value: object) -> int | None:
     else:
         count = value
     return count if 0 <= count <= MAX_WHOLE else None
+
+
+def count(value: object) -> int | None:
+    """A count as `whole` reads it, also with its thousands parted by commas: `"1,000,000"`."""
+    if isinstance(value, str):
+        digits, point, fraction = value.strip().partition(".")
+        if _GROUPED.fullmatch(digits):
+            value = digits.replace(",", "") + point + fraction
+    return whole(value)
+
+
+def price(value: object, currency: str) -> Money | None:
+    """An amount as `money` reads it, also with its currency (`"0.90 USD"`, `"$0.90"`) and its thousands parted.
+
+    A currency other than the expected one makes it unreadable. A comma parts thousands only where a point follows:
+    `"0,90"` and `"1,234"` may be either.
+    """
+    plainly = money(value, currency)
+    match = _PRICE.fullmatch(value.strip()) if plainly is None and isinstance(value, str) else None
+    if match is None:
+        return plainly
+    before, digits, after = match.groups()
+    if any(unit and not _names(unit, currency.upper()) for unit in (before, after)):
+        return None
+    integer, point, fraction = digits.partition(".")
+    if "," in integer:
+        if not point or not _GROUPED.fullmatch(integer):
+            return None
+        integer = integer.replace(",", "")
+    return money(integer + point + fraction, currency)
+
+
+def _names(unit: str, currency: str) -> bool:
+    return unit.upper() == currency or currency in _SYMBOLS.get(unit, ())
 
 
 def money(value: object, currency: str) -> Money | None:
@@ -175,6 +243,20 @@ def flag(value: object) -> bool | None:
         if word in _FALSE:
             return False
     return None
+
+
+def granted(value: object) -> bool:
+    """Whether a row says that something is possible, in the words that `flag` knows or others: `"Y"`, `"enabled"`."""
+    return flag(value) is True or (isinstance(value, str) and value.strip().casefold() in _GRANTED)
+
+
+def granted_days(value: object) -> bool:
+    """The same where days may stand for it: `"30"`, `30`, `"30 days"`, `"R30"`."""
+    if granted(value):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return False
+    return _DAYS.fullmatch(str(value).strip().casefold()) is not None
 
 
 def absent(value: object) -> bool:
@@ -236,6 +318,42 @@ def rows(document: object, *names: str) -> Sequence[object] | None:
 
 
 # --- secrets -------------------------------------------------------------------------------------------------------
+
+
+_GOODS: Final = frozenset(
+    {"account", "accounts", "code", "codes", "sms", "sms_content", "login", "password", "credentials", "cookie"}
+)
+"""Names under which answers carry what was bought."""
+_NAMED_GOODS: Final = re.compile(
+    r"""["']?\b(?:accounts?|sms_content|passwords?|credentials|logins?)\b["']?\s*[:=]""", re.I
+)
+_PAIR: Final = re.compile(r"[^\s\"',;|]+@[^\s\"',;|:]+[:|;][^\s\"',]+")
+"""`user@host:password`, as accounts are written."""
+GOODS: Final = "[delivered]"
+
+
+def without_goods(text: str) -> str:
+    """An answer's text without the accounts and codes in it: it is kept where those must not be."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        named = _NAMED_GOODS.search(text)
+        kept = text if named is None else f"{text[: named.end()]} {GOODS}"
+    else:
+        kept = json.dumps(_hidden(document), ensure_ascii=False) if isinstance(document, dict | list) else text
+    return _PAIR.sub(GOODS, kept)
+
+
+def _hidden(value: object, depth: int = 12) -> object:
+    if isinstance(value, dict | list) and not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {name: GOODS if _is_goods(name, inner) else _hidden(inner, depth - 1) for name, inner in value.items()}
+    return [_hidden(inner, depth - 1) for inner in value] if isinstance(value, list) else value
+
+
+def _is_goods(name: str, value: object) -> bool:
+    return name.casefold() in _GOODS and value not in (None, "", [], {})
 
 
 class Redactor:

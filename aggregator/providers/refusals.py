@@ -7,14 +7,24 @@ then depends on where it stands, and the dialect knows that.
 from __future__ import annotations
 
 import re
+import unicodedata
+from dataclasses import dataclass
 from typing import Final
 
-from aggregator.providers.contract import RefillRefusal
+from aggregator.providers.contract import Meaning, RefillRefusal, RefillRefused
 from aggregator.providers.sentences import canonical, listed
 from aggregator.providers.words import LONGEST_SENTENCE
 
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway(RefillRefused):
+    """The call was turned away, for what `meaning` says, and with it every order in it: no refill was asked for."""
+
+    meaning: Meaning = Meaning.GENERIC
+
+
 _REFILLS: Final[tuple[tuple[RefillRefusal, re.Pattern[str]], ...]] = tuple(
-    (refusal, listed(patterns))
+    (refusal, listed(patterns, exists=refusal is RefillRefusal.RUNNING))
     for refusal, patterns in (
         (
             RefillRefusal.RUNNING,
@@ -75,7 +85,7 @@ _REFILLS: Final[tuple[tuple[RefillRefusal, re.Pattern[str]], ...]] = tuple(
                 r"|product))*",
                 r"<K>(?:service|order|product) (?:not|cannot|no|without)"
                 r"(?: (?:supported|refill|eligible|available|allowed|refillable|guarantee|offer|provide))+",
-                r"<K>(?:not eligible|cannot|not|unable) refill(?: (?:order|service))*",
+                r"<K>(?:not eligible|cannot|not|unable) (?:request )?refill(?: (?:order|service))*",
                 r"order not eligible(?: refill)?",
                 r"<K>(?:max )?refill (?:limit|count|quantity)(?: (?:order|service))* (?:reached|above|used)",
                 r"<K>refill (?:limit|max)|<K>max(?: number)? refill(?: (?:reached|above|used|limit))*",
@@ -92,7 +102,8 @@ _CANCELS_ASKED: Final = listed(
         r"<K>already (?:requested |pending )?cancel(?: (?:requested|request|pending|inprogress))+",
         r"<K>cancel(?: request| task)? (?:pending|inprogress|processing|exist|requested)(?: .*)?",
         r"order already (?:requested cancel|pending cancel|cancel (?:requested|pending|inprogress))(?: request)?",
-    )
+    ),
+    exists=True,
 )
 
 _GENERIC: Final = re.compile(
@@ -101,12 +112,30 @@ _GENERIC: Final = re.compile(
 )
 
 
+_PASSING: Final = re.compile(
+    r"\b(?:yet|currently|now|presently|today|temporar\w*|wait|later|soon|tomorrow|try again"
+    r"|(?:at|for) (?:the|this) (?:current |present )?(?:moment|time)"
+    r"|(?:in|after|within|for|another) (?:about )?\d+ ?(?:s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?"
+    r"|weeks?))\b"
+)
+_LASTING: Final = re.compile(r"\b(?:no longer|any ?more|never|ever|permanently)\b")
+_TEMPORARY: Final = re.compile(r"\btemporar(?:y|ily)\b ?")
+
+
+def passing(text: str) -> bool:
+    """Whether a refusal speaks of the moment: "not available yet", "currently", "try again in 12 hours". The canonical
+    form has no such words, so a table cannot tell them from refusals for good."""
+    lowered = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:LONGEST_SENTENCE]).casefold()))
+    return _PASSING.search(lowered) is not None and _LASTING.search(lowered) is None
+
+
 def refill_refusal(text: str) -> RefillRefusal | None:
     """Why a refill is refused, or None where the text proves nothing."""
-    reduced = canonical(text)
+    reduced = _TEMPORARY.sub("", canonical(text)).strip()
     if not reduced:
         return None
-    return next((refusal for refusal, pattern in _REFILLS if pattern.fullmatch(reduced)), None)
+    found = next((refusal for refusal, pattern in _REFILLS if pattern.fullmatch(reduced)), None)
+    return RefillRefusal.LATER if found is RefillRefusal.NEVER and passing(text) else found
 
 
 def cancel_already_asked(text: str) -> bool:

@@ -94,6 +94,24 @@ _DOUBT: Final = re.compile(
 """Whoever says this does not know what happened, whatever else the sentence holds."""
 
 
+_EFFECT: Final = (
+    r"(?:placed|created|submitted|accepted|queued?|charged|debited|deducted|taken|took|paid|partial(?:ly)?|delivered"
+    r"|started|order start|success\w*|approved|received|reserved|bought|purchased|ordered|registered|saved|confirmed)"
+)
+_UNDER_WAY: Final = r"(?:processed|processing|pending|inprogress)"
+_ORDER_NUMBER: Final = r"(?:\border (?:id |number |no )?#|(?<=order )(?:id |number |no )?#)"
+_SPEAKS_OF_EFFECT: Final = re.compile(rf"\b(?:{_EFFECT}|{_UNDER_WAY})\b|{_ORDER_NUMBER}")
+_DENIED: Final = re.compile(rf"\b(?:not|cannot|no|never|nothing|without|failed) (?:\w+ ){{0,2}}?{_EFFECT}\b")
+
+
+def may_have_happened(text: str) -> bool:
+    """Whether a text beside a refusal speaks of an order that exists, or says that nobody knows what happened."""
+    if len(text) > LONGEST_SENTENCE:
+        return True
+    reduced = _reduced(text)
+    return _DOUBT.search(reduced) is not None or _SPEAKS_OF_EFFECT.search(_DENIED.sub("", reduced)) is not None
+
+
 def canonical(text: str) -> str:
     """A sentence in few words: case, punctuation, articles and numbers gone, synonyms made one.
 
@@ -103,6 +121,11 @@ def canonical(text: str) -> str:
     """
     if len(text) > LONGEST_SENTENCE:
         return ""
+    reduced = _reduced(text)
+    return "" if _DOUBT.search(reduced) else reduced
+
+
+def _reduced(text: str) -> str:
     lowered = unicodedata.normalize("NFKC", text).casefold().strip(" \t\r\n.!?:;")
     match = _KEY.fullmatch(lowered)
     if match is not None:
@@ -116,18 +139,18 @@ def canonical(text: str) -> str:
     for pattern, replacement in _REJOINED:
         reduced = pattern.sub(replacement, reduced)
     reduced = " ".join(reduced.split())
-    reduced = reduced if match is not None else _PREFIX.sub("", reduced, count=1)
-    return "" if _DOUBT.search(reduced) else reduced
+    return reduced if match is not None else _PREFIX.sub("", reduced, count=1)
 
 
 # --- patterns of canonical sentences --------------------------------------------------------------------------------
 
 _TAIL: Final = (
-    r"(?: (?:(?:place|create|completed|process|make) )?(?:new |another )?order)?"
-    r"(?: (?:#|(?:please|kindly|try|contact|choose|check|add|topup|recharge|deposit|min|max|only|required|must"
-    r"|available|balance|left|usd|eur)\b).*)?"
+    r"(?:(?: (?:(?:place|create|completed|process|make) )?(?:new |another )?order)?"
+    r"(?: (?:please|kindly|try|contact|choose|check|add|topup|recharge|deposit|min|max|only|required|must"
+    r"|available|balance|left|usd|eur)\b.*)?|(?: #.*))"
 )
-"""What may follow a listed sentence without changing it: advice, the figures, "to place this order"."""
+"""What may follow a listed sentence without changing it: advice, the figures, "to place this order". No number of an
+order: it would exist."""
 
 _PART: Final[Mapping[str, str]] = {
     "K": r"(?:translationkey )?",
@@ -147,7 +170,15 @@ _PART: Final[Mapping[str, str]] = {
 }
 
 
-def listed(patterns: Iterable[str]) -> re.Pattern[str]:
-    """One pattern of many: each names parts in angle brackets, each may be followed by the polite tail."""
+def listed(patterns: Iterable[str], *, under_way: bool = False, exists: bool = False) -> re.Pattern[str]:
+    """One pattern of many: each names parts in angle brackets, each may be followed by the polite tail.
+
+    Nothing that is left open may speak of an order that came about: "only 40 available, order partially placed" is no
+    refusal. `under_way`: another order may be spoken of as being worked on; `exists`: the patterns themselves say that
+    what was asked for is there already.
+    """
     filled = (re.sub(r"<(\w+)>", lambda part: _PART[part.group(1)], pattern) for pattern in patterns)
-    return re.compile("(?:" + "|".join(filled) + ")" + _TAIL)
+    forbidden = rf"\b{_EFFECT}" if under_way else rf"(?:\b(?:{_EFFECT}|{_UNDER_WAY})|{_ORDER_NUMBER})"
+    rest = rf"(?:(?!{forbidden}(?!\w)).)*"
+    pattern = "(?:" + "|".join(filled) + ")" + _TAIL
+    return re.compile(pattern if exists else pattern.replace(".*", rest))

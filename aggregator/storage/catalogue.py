@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, insert, literal, select, update
+from sqlalchemy import Connection, RowMapping, and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.catalogue import CatalogueRow
@@ -361,13 +361,17 @@ def traits(connection: Connection, provider: str, services: Sequence[str]) -> di
     return {row[0]: Traits(row[1], bool(row[2]), not row[3]) for row in connection.execute(query)}
 
 
-def reserve_stock(connection: Connection, provider: str, service: str, left: int) -> None:
-    """Lower the known stock by what was just planned; its age stays, so the provider is asked again in time."""
-    connection.execute(
+def reserve_stock(connection: Connection, provider: str, service: str, pieces: int) -> bool:
+    """Lower the known stock by what is planned, unless others have taken it meanwhile; its age stays, so the provider
+    is asked again in time."""
+    stock = provider_services.c.stock
+    done = connection.execute(
         update(provider_services)
         .where(provider_services.c.provider == provider, provider_services.c.service == service)
-        .values(stock=left)
+        .where(or_(stock.is_(None), stock >= pieces))
+        .values(stock=stock - pieces)
     )
+    return done.rowcount > 0
 
 
 def stock_of(connection: Connection, provider: str, service: str) -> tuple[int | None, datetime | None]:

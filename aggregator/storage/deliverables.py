@@ -5,6 +5,7 @@ The sealing key never enters the database; without it the rows are noise.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -71,12 +72,12 @@ def add_new(
 
     `delivered` is cumulative; the same account twice in it counts twice.
     """
-    known = Counter(read(connection, sealer, order_number))
+    known = Counter(map(_canonical, read(connection, sealer, order_number)))
     total = sum(known.values())
     fresh: list[str] = []
     for account in delivered:
-        if known[account] > 0:
-            known[account] -= 1
+        if known[_canonical(account)] > 0:
+            known[_canonical(account)] -= 1
         else:
             fresh.append(account)
     if fresh:
@@ -93,6 +94,17 @@ def add_new(
             ],
         )
     return len(fresh), total + len(fresh)
+
+
+def _canonical(account: str) -> str:
+    """An account as it is compared: providers repeat one with a blank at its end, or an object with its keys moved."""
+    text = account.strip()
+    if text.startswith("{"):
+        try:
+            return json.dumps(json.loads(text), sort_keys=True)
+        except (ValueError, RecursionError):
+            return text
+    return text
 
 
 def read(connection: Connection, sealer: Sealer, order_number: int) -> list[str]:

@@ -12,7 +12,7 @@ from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
-from aggregator.domain.numbers import Code, Number, NumberState
+from aggregator.domain.numbers import Code, Number, NumberState, Place
 from aggregator.domain.sizes import MAX_COUNTRY, MAX_PHONE
 from aggregator.storage import claims
 from aggregator.storage.tables import numbers
@@ -32,6 +32,11 @@ def number_from(row: RowMapping, order: OrderId) -> Number:
         charge=Money(units, currency) if units is not None else None,
         expires_at=row["expires_at"],
         created_at=row["created_at"],
+        places=tuple(
+            Place(source, index, parse_rfc3339(at) if at else None)
+            for index, code in enumerate(row["codes"])
+            for source, at in code.get("shown_by", {}).items()
+        ),
     )
 
 
@@ -109,10 +114,7 @@ def save(connection: Connection, number: Number, *, token: str, next_check_at: d
         .values(
             phone=number.phone[:MAX_PHONE],
             state=str(number.state),
-            codes=[
-                {"code": code.code, "text": code.text, "received_at": rfc3339(code.received_at)}
-                for code in number.codes
-            ],
+            codes=[_code(number, index, code) for index, code in enumerate(number.codes)],
             charge_units=number.charge.units if number.charge else None,
             charge_currency=number.charge.currency if number.charge else None,
             expires_at=number.expires_at,
@@ -124,3 +126,12 @@ def save(connection: Connection, number: Number, *, token: str, next_check_at: d
     )
     if result.rowcount != 1:
         raise ClaimLost(f"number {number.id}")
+
+
+def _code(number: Number, index: int, code: Code) -> dict[str, object]:
+    """A code as it is kept, with the ways to ask that showed it last."""
+    shown_by = {
+        place.source: rfc3339(place.at) if place.at else None for place in number.places if place.index == index
+    }
+    kept: dict[str, object] = {"code": code.code, "text": code.text, "received_at": rfc3339(code.received_at)}
+    return {**kept, "shown_by": shown_by} if shown_by else kept

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, insert, or_, select, update
 
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
 from aggregator.storage import claims
-from aggregator.storage.tables import REFILL_ASKED, refills
+from aggregator.storage.tables import REFILL_ASKED, events, refills
 
 _MAY_BE_CALLED: Final = or_(refills.c.state != "requested", refills.c.sent_at.is_(None))
 """One that was sent and not settled is left to reconciliation, whoever's claim on it ran out."""
+
+FOLLOW: Final = "follow"
+REVIEW: Final = "review"
+_STEP: Final = case(
+    (refills.c.state == "requested", "requested"),
+    (refills.c.provider_refill.is_not(None), FOLLOW),
+    else_=REVIEW,
+)
+"""What is next for a refill that is due: to ask for it, to follow the one that the provider has named, or to review one
+of which nobody knows more."""
 
 
 def refill_from(row: RowMapping, order: OrderId) -> Refill:
@@ -67,16 +78,16 @@ def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[Ord
 
 
 _WAITING: Final = (
-    select(refills.c.provider, refills.c.state)
+    select(refills.c.provider, _STEP)
     .where(refills.c.next_poll_at <= claims.NOW, _MAY_BE_CALLED, claims.unclaimed(refills))
-    .group_by(refills.c.provider, refills.c.state)
+    .distinct()
 )
 _DUE: Final = claims.Claimable(
     refills,
     refills.c.number,
     where=and_(
         refills.c.provider == bindparam("of_provider"),
-        refills.c.state.in_(bindparam("states", expanding=True)),
+        bindparam("step") == _STEP,
         refills.c.next_poll_at <= claims.NOW,
         _MAY_BE_CALLED,
     ),
@@ -85,14 +96,14 @@ _DUE: Final = claims.Claimable(
 
 
 def due(connection: Connection, now: datetime) -> set[tuple[str, str]]:
-    """(provider, state) of the refills that are due for a call."""
+    """(provider, step) of the refills that are due: "requested", FOLLOW or REVIEW."""
     return {(row[0], row[1]) for row in connection.execute(_WAITING, {"now": now})}
 
 
 def claim_due(
     connection: Connection,
     provider: str,
-    states: tuple[str, ...],
+    step: str,
     now: datetime,
     *,
     limit: int,
@@ -107,8 +118,22 @@ def claim_due(
         lease_s=lease_s,
         token=token,
         of_provider=provider,
-        states=list(states),
+        step=step,
     )
+
+
+def remained(connection: Connection, order_number: int) -> int:
+    """What the provider said remained when it called the order completed, which is no loss: some always say the
+    quantity. Only the event of the completion knows it."""
+    query = (
+        select(events.c.body)
+        .where(events.c.order_number == order_number, events.c.type == "order.completed")
+        .order_by(events.c.sequence.desc())
+        .limit(1)
+    )
+    body = connection.execute(query).scalar()
+    found = json.loads(body)["data"]["order"]["remains"] if body is not None else None
+    return found if isinstance(found, int) else 0
 
 
 def mark_sent(connection: Connection, numbers: list[int], at: datetime) -> None:

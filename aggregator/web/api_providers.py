@@ -266,7 +266,7 @@ async def sync(request: web.Request, caller: Caller) -> web.Response:
         refused = await services.sync(name)
         log.info("sync_asked", provider=name, caller=caller.name, refused=refused)
         if refused is not None:
-            raise Problem(ProblemKind.CONFLICT, f"the catalogue was not taken over: {refused}")
+            raise Problem(ProblemKind.CONFLICT, f"the catalogue was not taken over, or not as a whole: {refused}")
         await services.intake.refresh()
         await recording.database.write(lambda _: name)
 

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from aggregator.config.problems import did_you_mean
 from aggregator.domain.catalogue import LINE_LISTS
 from aggregator.domain.money import SCALE, Money, MoneyError, parse_decimal
+from aggregator.domain.sizes import MAX_ID
 from aggregator.flow.intake import NewOrder
 from aggregator.web.bodies import check_values, noun, parse_object
 from aggregator.web.problems import FieldProblems, invalid
@@ -25,6 +26,8 @@ MAX_BATCH: Final = 1000
 MAX_COUNT: Final = 2**53
 """What every JSON reader keeps exact."""
 MAX_ERRORS: Final = 20
+MAX_IDS: Final = 10 * (MAX_ID + 2)
+"""The ids of ten rented numbers, with commas between them."""
 _CURRENCY: Final = re.compile(r"[A-Z0-9]{3,8}")
 
 M = TypeVar("M", bound="RequestModel")
@@ -95,7 +98,7 @@ class ResolveRequest(RequestModel):
 
     outcome: Literal["placed", "not_placed"]
     provider_order: (
-        Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_one_line)] | None
+        Annotated[str, StringConstraints(min_length=1, max_length=MAX_IDS), AfterValidator(_one_line)] | None
     ) = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,32 @@ def test_the_sealing_key_is_beside_the_database_unless_said_otherwise(
     load_text: LoadWith, text: str, expected: SealingKey
 ) -> None:
     assert load_text(text, environ={"STATE_DIRECTORY": "/state", "SEAL": "sealed"}).sealing_key == expected
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\n\n"])
+def test_a_sealing_key_may_be_several_lines_from_every_source(
+    load_text: LoadWith, tmp_path: Path, between: str, end: str
+) -> None:
+    """The new one and the old one, while keys are changed."""
+    keys = f"new{between}old{end}"
+    (tmp_path / "seal").write_bytes(keys.encode())
+    environ = {"SEAL": keys, "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    for text in ("sealing_key: env:SEAL", "sealing_key: credential:seal", f"sealing_key: {json.dumps(keys)}"):
+        settings = load_text(text, environ=environ)
+        assert settings.sealing_key == SealingKey(value=Secret("new\nold"))
+        assert {"new", "old"} <= set(settings.secrets())
+
+
+@pytest.mark.parametrize("keys", ["new\told", "new \nold", "new\n old", "new\x00", "new\rold"])
+def test_a_sealing_key_of_odd_lines_is_refused(load_text: LoadWith, keys: str) -> None:
+    with pytest.raises(ConfigError, match="control character or spaces at the ends of a line"):
+        load_text("sealing_key: env:SEAL", environ={"SEAL": keys})
+
+
+def test_no_other_secret_may_have_several_lines() -> None:
+    with pytest.raises(SecretError, match="line break"):
+        Sources({"X": "one\ntwo"}).resolve("env:X")
 
 
 def test_a_relative_sealing_key_lies_beside_the_file(load_text: LoadWith, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from aggregator.domain.guarantees import LIFETIME, NONE, guarantee_named
         ("Followers \U0001d411\U0001d7d1\U0001d7ce", 30),
         ("Followers \U0001d411\U0001d41e\U0001d41f\U0001d422\U0001d425\U0001d425 \U0001d7d1\U0001d7ce Days", 30),
         ("R-45 followers", 45),
+        ("Followers 30DR", 30),
+        ("Followers R30D", 30),
+        ("Followers 30R", 30),
     ],
 )
 def test_a_guarantee_is_read_from_a_name(name: str, days: int) -> None:
@@ -32,7 +35,16 @@ def test_a_guarantee_is_read_from_a_name(name: str, days: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Followers No Refill", "Followers (NO-REFILL)", "Likes Non Refill 30 days", "[NR] Likes"]
+    "name",
+    [
+        "Followers No Refill",
+        "Followers (NO-REFILL)",
+        "Likes Non Refill 30 days",
+        "[NR] Likes",
+        "Refill: No",
+        "Refill - None",
+        "Likes (Refill Off)",
+    ],
 )
 def test_a_name_can_say_that_there_is_none(name: str) -> None:
     assert guarantee_named(name) == NONE
@@ -52,6 +64,10 @@ def test_lifetime(name: str) -> None:
         "Speed 10-20 days",
         "Views 3 days delivery",
         "R Likes",
+        "7 days delivery",
+        "Max 30 days old accounts",
+        "4R accounts",
+        "Refill: Yes",
         "4K video views",
         "R0",
         "",

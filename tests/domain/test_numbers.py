@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator.domain.events import Draft
 from aggregator.domain.money import Money
-from aggregator.domain.numbers import Code, Number, NumberReport, NumberState, apply_report, order_state
+from aggregator.domain.numbers import (
+    MOST_REPEATS,
+    Code,
+    Message,
+    Number,
+    NumberReport,
+    NumberState,
+    apply_report,
+    order_state,
+)
 from aggregator.domain.orders import FINAL, OrderState
 from tests.support.examples import NOW, a_number, later
 
@@ -57,7 +67,71 @@ def test_the_same_code_asked_in_two_ways_is_told_once(first: NumberReport, secon
 def test_another_code_is_another_event() -> None:
     number = after(NumberReport(code="1234", text="a"))
     assert types(number, NumberReport(code="5678", text="b")) == ["sms.code"]
-    assert types(number, NumberReport(code="1234", text="the same digits in another message")) == ["sms.code"]
+    number = after(NumberReport(code="1234", text="a"), NumberReport(code="5678", text="b"))
+    assert types(number, NumberReport(code="1234", text="the first one again")) == ["sms.code"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (NumberReport(code="1234", text="1234 came 5 s ago"), NumberReport(code="1234", text="1234 came 12 s ago")),
+        (NumberReport(code="1234", text="Code 1234"), NumberReport(code="1234", text="<#> Code 1234")),
+        (NumberReport(code="123 456"), NumberReport(code="123456")),
+        (NumberReport(code="123-456"), NumberReport(code="123456")),
+        (NumberReport(code="012345"), NumberReport(code="12345")),
+        (NumberReport(code="1234"), NumberReport(state=N.RECEIVED, text="your code 12-34")),
+        (NumberReport(code="1234", text="1234 or 5678"), NumberReport(state=N.RECEIVED, text="1234  or 5678")),
+        (
+            NumberReport(state=N.RECEIVED, text="1234 or 5678, 5 s ago"),
+            NumberReport(state=N.RECEIVED, text="1234 or 5678, 11 s ago"),
+        ),
+    ],
+)
+def test_the_same_message_in_another_dress_is_told_once(first: NumberReport, second: NumberReport) -> None:
+    assert len(after(first).codes) == 1
+    assert types(after(first), second) == []
+
+
+def test_a_text_without_a_code_is_told_where_the_provider_says_that_it_came() -> None:
+    number, events = apply_report(a_number(), NumberReport(state=N.RECEIVED, text="1234 or 5678"), later(5))
+    assert number.codes == (Code("", "1234 or 5678", later(5)),)
+    assert (number.state, [event.type for event in events]) == (N.RECEIVED, ["sms.code"])
+    assert types(number, NumberReport(state=N.RECEIVED, text="4321 or 8765")) == ["sms.code"]
+    for state in (None, N.WAITING, N.EXPIRED):
+        assert after(NumberReport(state=state, text="1234 or 5678")).codes == ()
+
+
+def test_the_same_code_at_a_later_time_of_the_provider_is_another_one() -> None:
+    number = after(NumberReport(code="1234", code_at=later(1)))
+    assert types(number, NumberReport(code="1234", code_at=later(1))) == []
+    assert types(number, NumberReport(code="1234")) == []
+    assert types(number, NumberReport(code="1234", code_at=later(60))) == ["sms.code"]
+
+
+def test_a_list_of_codes_is_cumulative() -> None:
+    both = (Message("1234"), Message("5678"))
+    number = after(NumberReport(code="5678", messages=both))
+    assert [code.code for code in number.codes] == ["1234", "5678"]
+    assert types(number, NumberReport(code="5678", messages=both)) == []
+    assert types(number, NumberReport(code="1234", messages=(*both, Message("1234")))) == ["sms.code"]
+    assert types(number, NumberReport(code="1234", messages=both[::-1])) == []
+
+
+def test_two_ways_to_ask_that_show_different_codes_tell_each_once() -> None:
+    """One shows the newest code, the other stays at the first: at every check again."""
+    number = a_number()
+    told: list[Draft] = []
+    for newest in ("1111", "2222", "2222", "1111", "1111"):
+        for source, code in (("code", newest), ("status", "1111")):
+            number, events = apply_report(number, NumberReport(code=code), later(len(told)), source=source)
+            told += events
+    assert [code.code for code in number.codes] == ["1111", "2222", "1111"]
+    assert len(told) == 3
+
+
+def test_codes_shown_by_turns_come_to_an_end() -> None:
+    number = after(*(NumberReport(code=str(1111 * (1 + turn % 2))) for turn in range(40)))
+    assert len(number.codes) == 2 * MOST_REPEATS
 
 
 def test_a_code_after_the_expiry_is_still_kept_and_told() -> None:

@@ -248,6 +248,14 @@ def test_a_drop_after_the_end_is_noted_without_an_event() -> None:
     assert (applied.order.remains, applied.order.state, applied.events) == (300, S.COMPLETED, ())
 
 
+def test_what_remained_before_the_completion_is_forgotten_at_it() -> None:
+    bought = a_bought_order(remains=50)
+    assert apply(bought, Reported(S.COMPLETED), later(1)).order.remains is None
+    assert apply(bought, Reported(S.COMPLETED, remains=7), later(1)).order.remains == 7
+    assert apply(bought, Reported(S.PARTIAL), later(1)).order.remains == 50
+    assert apply(a_completed_order(remains=7), Reported(S.COMPLETED), later(1)).order.remains == 7
+
+
 @pytest.mark.parametrize(
     ("before", "now", "told"),
     [
@@ -341,7 +349,9 @@ class AnyHistory(RuleBasedStateMachine):
             assert (now.attempt, now.provider_order) == (before.attempt, before.provider_order), "bought twice"
 
     def _nothing_known_is_lost(self, before: Order, now: Order, fact: Fact) -> None:
-        for name in ("charge", "start_count", "remains"):
+        # What remained while it was worked on says nothing of an order that is complete.
+        completes = isinstance(fact, Reported) and fact.state is S.COMPLETED and before.state is not S.COMPLETED
+        for name in ("charge", "start_count", *(() if completes else ("remains",))):
             if getattr(before, name) is not None and getattr(fact, name, None) is None:
                 assert getattr(now, name) == getattr(before, name)
 

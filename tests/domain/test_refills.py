@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.domain.orders import OrderState
-from aggregator.domain.refills import OPEN, Refill, RefillState, drop, dropped_enough, refusal
+from aggregator.domain.refills import OPEN, Refill, RefillState, drop, dropped_enough, refusal, surprising
 from tests.support.examples import NOW, a_bought_order, a_completed_order, a_refill, a_refill_policy
 
 DAY = timedelta(days=1)
@@ -25,9 +26,27 @@ def why_not(days: float, *refills: Refill, offered: bool = True) -> str | None:
     return refusal(a_completed_order(), refills, POLICY, NOW + at(days), offered=offered)
 
 
-@pytest.mark.parametrize(("remains", "lost"), [(None, None), (0, 0), (157, 157), (-3, 0), (1200, 1000)])
+@pytest.mark.parametrize(("remains", "lost"), [(None, None), (0, 0), (157, 157), (-3, 0), (1000, 1000), (1001, None)])
 def test_a_drop_is_what_the_provider_owes_again_between_nothing_and_all(remains: int | None, lost: int | None) -> None:
     assert drop(a_completed_order(remains=remains)) == lost
+
+
+@pytest.mark.parametrize(("baseline", "lost"), [(0, 400), (300, 100), (400, 0), (1000, 0)])
+def test_what_remained_at_the_completion_is_no_drop(baseline: int, lost: int) -> None:
+    assert drop(a_completed_order(remains=400), baseline) == lost
+
+
+@pytest.mark.parametrize(("count", "lost"), [(1100, 0), (1090, 10), (700, 400), (100, 1000), (5, 1000), (2000, 0)])
+def test_a_count_newer_than_the_providers_figures_is_believed_alone(count: int, lost: int) -> None:
+    order = a_completed_order(remains=300, start_count=100, count=count)
+    assert drop(replace(order, count_at=order.updated_at + at(1))) == lost
+    assert drop(replace(order, count_at=order.updated_at - at(1))) == max(lost, 300)
+
+
+@pytest.mark.parametrize(("count", "all_gone"), [(None, False), (0, True), (100, True), (101, False)])
+def test_a_count_of_no_more_than_at_the_start_is_surprising(count: int | None, all_gone: bool) -> None:
+    assert surprising(a_completed_order(start_count=100, count=count)) is all_gone
+    assert not surprising(a_bought_order(start_count=100, count=count))
 
 
 def test_an_order_that_is_not_completed_has_no_drop() -> None:

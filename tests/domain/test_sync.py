@@ -365,9 +365,49 @@ def test_a_row_repeated_over_pages_is_one_row() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_that_differ_the_dearer_one_is_believed(order: int) -> None:
+def test_of_two_that_differ_the_dearer_one_stays_in_doubt(order: int) -> None:
     cheap, dear, absurd = a_row(rate=usd("0.01")), a_row(rate=usd("0.90")), a_row(rate=None)
-    assert distinct([cheap, absurd, dear][::order]) == keyed(dear)
+    [row] = distinct([cheap, absurd, dear][::order]).values()
+    reason = "the catalogue states it several times: 'service 1' ('Default') at 0.90 USD and 'service 1' ('Default')"
+    assert row == replace(dear, problem=f"{reason} at 0.01 USD")
+    assert first_doubts(row) == 1, "the operator may release it"
+    assert distinct([absurd, dear][::order]) == keyed(dear)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [(("0.90", "50"), "0.90"), (("0.95", "0.92", "50"), "0.95"), (("0.90", "0.95"), "0.90"), (("50", "60"), "60")],
+)
+def test_of_several_that_differ_the_one_that_agrees_with_what_is_believed_stays(
+    order: int, rates: tuple[str, ...], chosen: str
+) -> None:
+    rows = [a_row(rate=usd(rate)) for rate in rates][::order]
+    [row] = distinct(rows, keyed(a_row())).values()
+    assert (row, row.rivals is not None) == (a_row(rate=usd(chosen)), True)
+    quarantined = a_row(rate=usd("50"), problem="too dear")
+    doubted = {("1", ""): Doubted(Believed.of(a_row()), 3)}
+    assert distinct(rows, keyed(quarantined), doubted) == keyed(a_row(rate=usd(chosen)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_numbers_come_at_several_prices_and_the_dearest_is_reckoned_with(order: int) -> None:
+    rows = [a_row(kind="sms", rate=usd(rate)) for rate in ("0.50", "0.70")]
+    assert distinct(rows[::order]) == keyed(rows[1])
+
+
+def test_rows_that_differ_in_nothing_that_matters_contradict_nobody() -> None:
+    [row] = distinct([a_row(), a_row(maximum=5, name="SERVICE 1", type="default")]).values()
+    assert (row, row.rivals) == (a_row(), None)
+
+
+def test_what_an_incomplete_catalogue_lacks_is_not_missing() -> None:
+    diff = compare(many(100), many(3), incomplete="half of it")
+    assert (diff.refused, diff.shrunk, diff.missing, diff.incomplete) == (None, False, (), "half of it")
+    assert (len(diff.same), diff.complaint) == (3, "half of it")
+    both = compare(many(1), {}, incomplete="a") + compare(many(9), many(1), incomplete="b")
+    assert (both.refused, both.incomplete, both.complaint) == ("the catalogue is empty", "a; b", both.complaint)
+    assert both.complaint == "the catalogue is empty; a; b"
 
 
 def test_a_row_without_a_usable_price_stands_only_where_there_is_no_other() -> None:

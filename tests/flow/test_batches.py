@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
 
+from aggregator.domain.clock import ManualClock
 from aggregator.flow.batches import LEFT_OUT, MAX_CALLS, Answered, learn
 from aggregator.providers.contract import BatchForm, Failure, FailureKind, Meaning, StatusBatch, StatusReport
-from aggregator.providers.gateway import Batch, Gateway
+from aggregator.providers.gateway import Batch, Gateway, Tries
 from aggregator.providers.limits import Limiter, Priority
 
 Answer = Callable[[Sequence[str]], StatusBatch | Failure]
@@ -38,6 +40,12 @@ class FakeGateway:
     """What it understands."""
     calls: list[list[str]] = field(default_factory=list)
     limiter: Limiter = field(default_factory=lambda: Limiter(1, 0))
+    refusal: StatusBatch | Failure = UNSUPPORTED
+    """Its answer to a form that it does not understand."""
+    clock: ManualClock = field(default_factory=lambda: ManualClock(datetime(2026, 11, 21, tzinfo=UTC)))
+
+    def __post_init__(self) -> None:
+        self.tries = Tries(self.clock)
 
     def turn(self, priority: Priority) -> object:
         assert priority is Priority.STATUS
@@ -50,7 +58,7 @@ class FakeGateway:
     async def statuses(self, orders: Sequence[str], form: BatchForm | None = None) -> StatusBatch | Failure:
         self.calls.append(list(orders))
         if len(orders) > 1 and (form or self.batch.form or BatchForm.ORDERS) not in self.forms:
-            return UNSUPPORTED
+            return self.refusal
         return self.answer(orders)
 
     def use_batch(self, batch: Batch) -> bool:
@@ -260,13 +268,136 @@ async def test_a_provider_that_answers_the_first_one_only_has_no_batches() -> No
     assert gateway.batch == Batch(BatchForm.SINGLE)
 
 
-async def test_ids_that_an_answer_leaves_out_are_unknown_there_and_limit_nothing() -> None:
-    known = set(ids(20))
-    gateway = FakeGateway(lambda orders: reports([order for order in orders if order in known]))
+def knowing(known: Sequence[str], *, alone: Sequence[str] = ()) -> Answer:
+    """A batch leaves out what it does not know; `alone` are known to the single form only."""
+
+    def answer(orders: Sequence[str]) -> StatusBatch | Failure:
+        if len(orders) == 1:
+            return reports(orders) if orders[0] in (*known, *alone) else NOT_FOUND
+        return reports([order for order in orders if order in known])
+
+    return answer
+
+
+async def test_ids_that_an_answer_leaves_out_are_asked_for_alone_before_they_are_unknown_there() -> None:
+    gateway = FakeGateway(knowing(ids(20)))
     answer = await gateway.ask(ids(23))
     assert isinstance(answer, StatusBatch)
-    assert answer.errors == {order: (Meaning.UNKNOWN_ORDER, LEFT_OUT) for order in ("21", "22", "23")}
-    assert (gateway.batch.limit, len(gateway.calls)) == (100, 2)
+    assert answer.errors == dict.fromkeys(("21", "22", "23"), (Meaning.UNKNOWN_ORDER, "Incorrect order ID"))
+    assert gateway.calls[1:] == [["21", "22", "23"], ["21"], ["22"], ["23"]]
+    assert gateway.batch.limit == 100
+
+
+async def test_an_id_that_is_left_out_every_time_is_not_asked_for_alone_every_time() -> None:
+    gateway = FakeGateway(knowing(["1", "3"]))
+    answer: StatusBatch | Failure = ERROR
+    for _ in range(100):
+        answer = await gateway.ask(ids(3))
+        assert isinstance(answer, StatusBatch)
+        assert answer.errors["2"][0] is Meaning.UNKNOWN_ORDER
+        gateway.clock.advance(15)
+    assert isinstance(answer, StatusBatch)
+    assert answer.errors["2"][1] == LEFT_OUT
+    assert len(gateway.calls) <= 100 + 6
+
+
+async def test_an_id_that_nobody_asked_for_alone_yet_is_not_called_unknown() -> None:
+    answer = await FakeGateway(knowing([str(number) for number in range(1, 21, 2)])).ask(ids(20))
+    assert isinstance(answer, StatusBatch)
+    assert sorted(answer.errors) == ["2", "4", "6", "8"]
+
+
+@pytest.mark.parametrize("hidden", ["1", "2", "3"])
+async def test_an_id_that_only_the_single_form_knows_is_followed_by_it(hidden: str) -> None:
+    gateway = FakeGateway(knowing([order for order in ids(3) if order != hidden], alone=[hidden]))
+    answer = await gateway.ask(ids(3))
+    assert isinstance(answer, StatusBatch)
+    assert (set(answer.reports), answer.errors) == (set(ids(3)), {})
+    assert gateway.batch == Batch(BatchForm.ORDERS)
+    assert len(gateway.calls) <= 3
+
+
+async def test_of_two_ids_the_one_that_was_left_out_is_asked_for_alone() -> None:
+    gateway = FakeGateway(lambda orders: reports(orders[:1]))
+    answer = await gateway.ask(["1", "2"])
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == {"1", "2"}
+    assert gateway.batch == Batch(BatchForm.SINGLE)
+
+
+async def test_an_id_that_became_visible_a_moment_later_limits_nothing() -> None:
+    gateway = FakeGateway(lambda orders: reports(orders[:1] if len(gateway.calls) == 1 else orders))
+    answer = await gateway.ask(["1", "2"])
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == {"1", "2"}
+    assert gateway.batch == Batch(BatchForm.ORDERS)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 100])
+async def test_an_answer_that_names_nobody_is_no_batch_and_proves_nothing(count: int) -> None:
+    gateway = FakeGateway(lambda orders: reports(orders if len(orders) == 1 else []), batch=Batch())
+    answer = await gateway.ask(ids(count))
+    assert isinstance(answer, StatusBatch)
+    assert answer.errors == {}
+    assert len(answer.reports) >= 2
+    assert gateway.batch == Batch(BatchForm.SINGLE)
+
+
+async def test_an_answer_that_names_nobody_leads_to_the_other_form() -> None:
+    gateway = FakeGateway(reports, batch=Batch(), forms=(BatchForm.ORDER,))
+    gateway.refusal = StatusBatch()
+    answer = await gateway.ask(ids(8))
+    assert isinstance(answer, StatusBatch)
+    assert set(answer.reports) == set(ids(8))
+    assert (gateway.batch, len(gateway.calls)) == (Batch(BatchForm.ORDER), 2)
+
+
+@pytest.mark.parametrize("failure", [UNREADABLE, UNSUPPORTED, ERROR, NOT_FOUND])
+async def test_a_search_in_vain_is_not_made_at_every_poll(failure: Failure) -> None:
+    gateway = FakeGateway(lambda _: failure, batch=Batch())
+    await gateway.ask(ids(8))
+    first = len(gateway.calls)
+    for _ in range(240):
+        gateway.clock.advance(15)
+        await gateway.ask(ids(8))
+    assert len(gateway.calls) - first <= 240 + 6 * first
+
+
+async def test_what_changes_at_the_provider_is_searched_for_at_once() -> None:
+    failure = ERROR
+    gateway = FakeGateway(lambda orders: failure if len(orders) > 1 or failure is ERROR else reports(orders))
+    await gateway.ask(ids(8))
+    failure = UNSUPPORTED
+    assert isinstance(await gateway.ask(ids(8)), StatusBatch)
+
+
+async def test_an_unreadable_answer_costs_one_more_call() -> None:
+    gateway = FakeGateway(lambda _: UNREADABLE, batch=Batch())
+    assert await gateway.ask(ids(100)) == UNREADABLE
+    assert gateway.calls[1:] == [["1"]]
+
+
+async def test_a_provider_that_breaks_on_every_batch_and_answers_singles_is_found_out() -> None:
+    gateway = FakeGateway(lambda orders: reports(orders) if len(orders) == 1 else UNREADABLE)
+    assert isinstance(await gateway.ask(ids(100)), StatusBatch)
+    assert gateway.batch == Batch(BatchForm.SINGLE)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.UNREADABLE, FailureKind.NOT_FOUND, FailureKind.ERROR])
+async def test_a_provider_that_named_a_time_is_asked_nothing_more(kind: FailureKind) -> None:
+    gateway = FakeGateway(lambda _: Failure(kind, "later", 60.0))
+    await gateway.ask(ids(8))
+    assert len(gateway.calls) == 1
+    gateway = FakeGateway(lambda orders: ERROR if len(orders) == 8 else Failure(kind, "later", 60.0))
+    await gateway.ask(ids(8))
+    assert len(gateway.calls) == 2
+
+
+async def test_a_rate_limit_of_some_orders_ends_all_further_questions() -> None:
+    limited = StatusBatch({}, {"1": (Meaning.RATE_LIMIT, "Too many requests")})
+    gateway = FakeGateway(lambda _: limited)
+    assert await gateway.ask(ids(8)) == limited
+    assert len(gateway.calls) == 1
 
 
 async def test_who_spoils_a_batch_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,17 @@ from aggregator.domain.money import Money
 from aggregator.domain.routing import OfferView
 from aggregator.domain.sync import BELIEVED_AFTER
 from aggregator.flow.base import House
-from aggregator.flow.catalogue_sync import MAX_PAGES, RETRY_S, CatalogueSync, release_catalogue, release_rows
+from aggregator.flow.catalogue_sync import (
+    BARREN_PAGES,
+    MAX_PAGES,
+    RETRY_S,
+    CatalogueSync,
+    release_catalogue,
+    release_rows,
+)
 from aggregator.flow.views import load_world, offer_views
 from aggregator.outbound import Outbound
-from aggregator.providers.limits import Limiter
+from aggregator.providers.limits import Limiter, Priority
 from aggregator.storage import catalogue, ledger
 from aggregator.storage.catalogue import GONE_AFTER
 from aggregator.storage.database import Database, RowMapping
@@ -57,6 +65,10 @@ CONFIG = {
 def service(number: int, **fields: Any) -> dict[str, Any]:
     usual = {"name": f"service {number}", "type": "Default", "category": "First", "rate": "0.90", "min": 50}
     return {"service": number, **usual, "max": 10_000, "refill": True, "cancel": False, **fields}
+
+
+def asked_pages(provider: FakeProvider) -> list[str | None]:
+    return [form.get("page") for form in provider.forms if form["action"] == "services"]
 
 
 def project(name: str, country: str, price: str = "0.50") -> dict[str, Any]:
@@ -225,23 +237,19 @@ async def test_an_unchanged_catalogue_is_seen_again_and_writes_no_history(scene:
 async def test_every_page_is_read_and_repeated_rows_are_one(scene: Scene) -> None:
     scene.hstock.rows = [service(number, stock=5) for number in range(1, 8)] + [service(3, stock=5)]
     scene.hstock.page_rows = 3
-    assert await scene.sync("hstock") is None
+    scene.hstock.rows[6:6] = [service(7, stock=5)]
+    assert await scene.sync("hstock") == "it has 9 rows by its own word and showed 8", "one may stand where another was"
     assert set(await scene.rows("hstock")) == {(str(number), "") for number in range(1, 8)}
-    assert [form["page"] for form in scene.hstock.forms if form["action"] == "services"] == ["1", "2", "3"]
-
-
-async def test_of_a_row_that_comes_twice_the_dearer_one_is_believed(scene: Scene) -> None:
-    scene.panel.rows = [service(1, rate="0.01"), service(1, rate="0.90")]
-    await scene.sync()
-    assert (await scene.row("1"))["rate_units"] == 90_000_000
+    assert asked_pages(scene.hstock)[:3] == ["1", "2", "3"]
 
 
 async def test_a_provider_that_ignores_the_page_is_not_asked_for_ever(scene: Scene) -> None:
     scene.hstock.instead["services"] = lambda _: {
         "payload": {"services": [service(1), service(2)], "page": 1, "total_pages": 10_000}
     }
-    assert await scene.sync("hstock") is None
-    assert scene.hstock.calls("services") == 2
+    refused = "it has 10000 pages by its own word, and not all of them showed something new"
+    assert await scene.sync("hstock") == refused
+    assert scene.hstock.calls("services") == 1 + BARREN_PAGES
     assert len(await scene.rows("hstock")) == 2
 
 
@@ -254,6 +262,160 @@ async def test_a_catalogue_without_end_is_not_believed(scene: Scene) -> None:
     assert f"more than {MAX_PAGES} pages" in refused
     assert scene.hstock.calls("services") == MAX_PAGES
     assert await scene.rows("hstock") == {}
+
+
+# --- pages that nobody documented, and rows that never came ----------------------------------------------------------
+
+
+PAGED = [
+    ({"total": 6, "page": 1, "limit": 4, "total_pages": 2}, "services"),
+    ({"total_pages": 2}, "services"),
+    ({"pages": 2}, "services"),
+    ({"last_page": "2"}, "data"),
+    ({"total": 6}, "services"),
+    ({"count": "6"}, "services"),
+    ({"meta": {"total": 6, "per_page": 4, "last_page": 2}}, "data"),
+    ({"total": 6, "limit": 500, "total_pages": 1}, "services"),
+    ({"count": 4, "total_pages": 2}, "services"),
+]
+
+
+@pytest.mark.parametrize(("stated", "under"), PAGED)
+async def test_a_panel_that_says_there_are_more_pages_is_asked_for_them(
+    scene: Scene, stated: dict[str, Any], under: str
+) -> None:
+    pages = {None: scene.panel.rows[:4], "2": scene.panel.rows[4:6]}
+    scene.panel.instead["services"] = lambda form: {"payload": {under: pages[form.get("page")], **stated}}
+    assert await scene.sync() is None
+    assert asked_pages(scene.panel) == [None, "2"]
+    assert set(await scene.rows()) == {(str(number), "") for number in range(1, 7)}
+
+
+@pytest.mark.parametrize("total", [0, "lots", None, 3, -1, True])
+async def test_a_total_that_means_nothing_changes_nothing(scene: Scene, total: object) -> None:
+    await scene.sync()
+    scene.panel.instead["services"] = lambda _: {"payload": {"services": scene.panel.rows, "total": total}}
+    del scene.panel.rows[0]
+    for _ in range(GONE_AFTER):
+        assert await scene.sync() is None
+    assert set(asked_pages(scene.panel)) == {None}
+    assert (await scene.row("1"))["missing"] == GONE_AFTER
+
+
+async def test_a_page_that_comes_twice_does_not_end_the_catalogue(scene: Scene) -> None:
+    first, rest = [service(number) for number in range(1, 4)], [service(number) for number in range(4, 7)]
+    pages = {"1": first, "2": first, "3": rest}
+    scene.hstock.instead["services"] = lambda form: {
+        "payload": {"services": pages[form["page"]], "total": 6, "page": 1, "limit": 3, "total_pages": 3}
+    }
+    assert await scene.sync("hstock") is None
+    assert len(await scene.rows("hstock")) == 6
+
+
+PARTIAL: list[Callable[[list[dict[str, Any]]], dict[str, Any]]] = [
+    lambda rows: {"services": rows, "total": 10},
+    lambda rows: {"services": rows, "total_pages": 3},
+    lambda rows: {"services": rows + [{"service": None, "name": "x"}] * 4},
+    lambda rows: {"services": [*rows, None, "text", {"name": "no id"}, {"service": 0}]},
+]
+
+
+@pytest.mark.parametrize("part", PARTIAL)
+async def test_what_an_incomplete_catalogue_lacks_is_not_missed_and_what_it_has_is_taken_over(
+    scene: Scene, part: Callable[[list[dict[str, Any]]], dict[str, Any]]
+) -> None:
+    await scene.sync()
+    scene.panel.rows[9]["rate"] = "1.20"
+    answer = part(scene.panel.rows[-4:])
+    scene.panel.fails("services", payload=answer)
+    for _ in range(GONE_AFTER + BELIEVED_AFTER):
+        scene.clock.advance(900)
+        assert await scene.sync() is not None
+    rows = await scene.rows()
+    assert {row["missing"] for row in rows.values()} == {0}
+    assert (rows["10", ""]["rate_units"], len(rows)) == (120_000_000, 10)
+    health = await scene.health()
+    assert (health["catalogue_at"], health["services_shrunk"]) == (scene.clock.now(), 0)
+    assert (health["next_catalogue_at"] - scene.clock.now()).total_seconds() == 900
+    assert not any(name.startswith("catalogue.") for name, _ in await scene.told())
+
+
+async def test_how_many_rows_could_not_be_read_is_told_as_long_as_it_is_so(scene: Scene) -> None:
+    sound = list(scene.panel.rows)
+    scene.panel.rows = sound[:6] + [{"service": None, "name": "x" * 1000}] * 4
+    assert await scene.sync() == "4 of its 10 rows could not be read, so none counts as removed"
+    assert (await scene.health())["catalogue_error"] == "4 of its 10 rows could not be read, so none counts as removed"
+    scene.panel.rows = sound
+    assert await scene.sync() is None
+    assert (await scene.health())["catalogue_error"] is None
+
+
+async def test_numbers_that_cannot_be_read_are_not_missed(scene: Scene) -> None:
+    scene.hstock.projects = [project("p1", "us"), project("p2", "de"), project("p2", "fr")]
+    await scene.sync("hstock")
+    scene.hstock.projects[1] |= {"project_id": None}
+    for _ in range(GONE_AFTER):
+        assert await scene.sync("hstock") == "numbers: 1 of its 3 rows could not be read, so none counts as removed"
+    assert (await scene.row("p2", "de", "hstock"))["missing"] == 0
+
+
+async def test_a_page_that_was_guessed_at_and_fails_leaves_an_incomplete_catalogue(scene: Scene) -> None:
+    scene.panel.instead["services"] = lambda form: {
+        "payload": {"error": "Incorrect request"} if "page" in form else {"services": scene.panel.rows, "total": 11}
+    }
+    refused = await scene.sync()
+    assert refused is not None
+    assert refused.startswith("page 2 of it cannot be had: ")
+    assert len(await scene.rows()) == 10
+
+
+async def test_a_page_that_was_guessed_at_and_is_empty_leaves_an_incomplete_catalogue(scene: Scene) -> None:
+    scene.panel.instead["services"] = lambda form: {
+        "payload": {"services": [] if "page" in form else scene.panel.rows, "total_pages": 3}
+    }
+    assert await scene.sync() == "page 2 of 3 is empty"
+    assert len(await scene.rows()) == 10
+
+
+# --- rows that contradict each other ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_prices_of_one_service_the_believed_one_stays_and_the_doubt_is_shown(
+    scene: Scene, order: int
+) -> None:
+    scene.panel.rows[0]["rate"] = "4.00"
+    await scene.sync()
+    scene.panel.rows[:1] = [service(1, rate="4.00"), service(1, rate="50.00")][::order]
+    scene.panel.rows.append(service(2, rate="30.00"))
+    for _ in range(BELIEVED_AFTER + 1):
+        assert await scene.sync() is None
+    row = await scene.row("1")
+    assert (row["rate_units"], row["problem"]) == (400_000_000, None)
+    error = (await scene.health())["catalogue_error"]
+    assert error == "service 1 is also stated as 'service 1' ('Default') at 50.00 USD, which is not believed"
+    assert len(await scene.history("1")) == 1
+
+
+async def test_of_two_prices_of_which_none_was_believed_the_dearer_is_doubted_and_may_be_released(scene: Scene) -> None:
+    scene.panel.rows.append(service(1, rate="4.00"))
+    assert await scene.sync() is None
+    row = await scene.row("1")
+    assert row["rate_units"] == 400_000_000
+    both = "'service 1' ('Default') at 4.00 USD and 'service 1' ('Default') at 0.90 USD"
+    assert row["problem"] == f"the catalogue states it several times: {both}"
+    await scene.house.database.write(lambda c: release_rows(c, scene.house, "panel", "1", None))
+    await scene.sync()
+    row = await scene.row("1")
+    assert (row["rate_units"], row["problem"]) == (400_000_000, None)
+
+
+async def test_of_two_meanings_of_one_service_the_believed_one_stays(scene: Scene) -> None:
+    await scene.sync()
+    scene.panel.rows.insert(0, service(1, name="Telegram members", type="Package", rate="0.95"))
+    await scene.sync()
+    row = await scene.row("1")
+    assert (row["name"], row["type"], row["problem"]) == ("service 1", "Default", None)
 
 
 # --- what is not believed --------------------------------------------------------------------------------------------
@@ -357,7 +519,7 @@ async def test_a_failure_that_speaks_of_the_provider_counts_against_it(
         {"rate": "1e30"},
         {"rate": True},
         {"min": "many"},
-        {"max": None},
+        {"max": "some"},
         {"max": "999999999999999999999999"},
         {"min": 500, "max": 100},
     ],
@@ -447,10 +609,11 @@ async def test_what_is_no_price_changes_the_row_without_history(scene: Scene) ->
 async def test_stock_that_planned_orders_took_is_told_when_the_provider_is_sold_out(scene: Scene) -> None:
     scene.hstock.rows = [service(number, entityType="product", stock=5) for number in range(1, 4)]
     await scene.sync("hstock")
-    await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 0))
+    assert await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 5))
+    assert not await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 1))
     await scene.sync("hstock")
     assert (await scene.row("2", provider="hstock"))["stock"] == 5, "the provider has them still"
-    await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 0))
+    assert await scene.house.database.write(lambda c: catalogue.reserve_stock(c, "hstock", "2", 5))
     for row in scene.hstock.rows:
         row["stock"] = 0
     for _ in range(2):
@@ -913,6 +1076,31 @@ async def test_two_syncs_of_one_provider_at_once_both_end_well(scene: Scene) -> 
     assert await asyncio.gather(*(scene.sync() for _ in range(4))) == [None] * 4
     assert len(await scene.rows()) == 10
     assert len(await scene.history("1")) == 1
+
+
+async def test_a_sync_that_is_asked_for_does_not_wait_for_ever_for_a_turn(scene: Scene) -> None:
+    gateway = scene.house.gateways["panel"]
+    async with AsyncExitStack() as busy:
+        for _ in range(gateway.settings.max_concurrency):
+            await busy.enter_async_context(gateway.turn(Priority.PURCHASE))
+        late = await scene.stage.sync(gateway, wait_s=0.05)
+        assert late == "other calls left no turn for it in 0 s; it is synced as soon as there is one"
+        assert gateway.waiting == 0
+        scheduled = asyncio.create_task(scene.stage.sync(gateway, wait_s=None))
+        await asyncio.sleep(0)
+        assert await scene.stage.sync(gateway, wait_s=0.05) == "another sync of this provider is still running"
+    assert await scheduled is None
+    assert scene.panel.calls("services") == 1
+
+
+async def test_a_sync_that_could_not_be_made_is_due(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scene.sync()
+    monkeypatch.setattr(Limiter, "quiet_s", 3600.0)
+    late = await scene.sync()
+    assert late == "the provider wants no call for 3600 s; it is synced after that"
+    health = await scene.health()
+    assert (health["next_catalogue_at"], health["catalogue_error"]) == (scene.clock.now(), None)
+    assert scene.panel.calls("services") == 1
 
 
 async def test_stopping_cuts_what_runs_and_keeps_what_was_there(scene: Scene) -> None:

@@ -665,3 +665,66 @@ async def test_restarts_lose_no_poll_and_tell_nothing_twice(street: Street) -> N
         told = await street.events(order.number)
         assert told.count("order.completed") == 1
         assert told[-1] == "order.completed"
+
+
+@on_sqlite
+async def test_a_row_without_an_id_does_not_stop_the_others(street: Street) -> None:
+    bad, good = await street.given("one", 2)
+    now = street.clock.now()
+
+    async def change(**values: Any) -> None:
+        row = update(orders_table).where(orders_table.c.number == bad.number).values(**values)
+        await street.database.write(lambda c: c.execute(row))
+
+    await change(state="failed", finished_at=now, provider_order=None, next_poll_at=now)
+    await street.advance(60)
+    assert (await street.order(good.number)).state is OrderState.COMPLETED
+    assert await street.column(orders_table, bad.number, "next_poll_at") is None
+    await change(state="pending", finished_at=None, provider_order=bad.provider_order, next_poll_at=now)
+
+
+@on_sqlite
+@pytest.mark.parametrize("body", ["[]", "{}", '{"orders": []}', '{"7": {"status": "Completed"}}', '{"time": 1}'])
+async def test_an_answer_that_names_no_order_is_no_batch_and_singles_are_tried(
+    street: Street, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    answer = panel_v2.ACTIONS["status"]
+
+    def status(world: Any, account: Any, call: Any) -> object:
+        several = "orders" in call.params or "," in call.params.get("order", "")
+        return json.loads(body) if several else answer(world, account, call)
+
+    monkeypatch.setitem(panel_v2.ACTIONS, "status", status)
+    orders = await street.given("one", 8)
+    await street.advance(120)
+    assert {(await street.order(order.number)).state for order in orders} == {OrderState.COMPLETED}
+    assert street.house.gateways["smmplus"].batch.form is BatchForm.SINGLE
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    "fault",
+    [
+        FaultRule("html", account="smmplus", action="status"),
+        FaultRule("http_500_before", account="smmplus", action="status"),
+        says(json.dumps({"error": "There was an error processing your request"})),
+        says(json.dumps({"error": "Order not found"})),
+    ],
+    ids=["html", "500", "generic", "not found"],
+)
+async def test_a_provider_that_answers_nothing_is_not_searched_at_every_poll(street: Street, fault: FaultRule) -> None:
+    await street.given("slow", 8)
+    street.break_with(fault)
+    await street.advance(15 * 60)
+    asked = street.ids_asked("smmplus")
+    assert len(asked) <= asked.count(8) + 40
+
+
+@on_sqlite
+async def test_a_failed_order_without_figures_ends_when_a_batch_says_so(street: Street) -> None:
+    orders = await street.given("slow", 3)
+    fail = {"charge": "", "start_count": "", "status": "Fail", "remains": "", "currency": "USD"}
+    street.break_with(says(json.dumps({str(order.provider_order): fail for order in orders})))
+    await street.advance(15)
+    assert {(await street.order(order.number)).state for order in orders} == {OrderState.FAILED}
+    assert await street.database.read(lambda c: unknown_words.of_provider(c, "smmplus")) == []

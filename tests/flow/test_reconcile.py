@@ -218,6 +218,36 @@ async def test_numbers_declared_not_rented_are_rented_again(street: Street) -> N
     assert (done.state, len(await street.numbers(done))) == (OrderState.COMPLETED, 2)
 
 
+@on_sqlite
+@pytest.mark.parametrize("between", [",", ", "])
+async def test_every_number_that_a_person_names_is_told_and_watched(street: Street, between: str) -> None:
+    order = await unclear(street, "code", 3, sold=True, link=None)
+    rented = list(street.account("hstock").numbers)
+    resolved = await resolve(street.house, order.id, provider_order=between.join(rented), by="ada")
+    assert (resolved.state, resolved.provider_order) == (OrderState.IN_PROGRESS, rented[0])
+    told = await street.told(order.number, "sms.number")
+    assert [event["data"]["number"] for event in told] == [{"phone": "", "provider_order": one} for one in rented]
+    done = await street.until(order.number)
+    assert (done.state, done.remains) == (OrderState.COMPLETED, 0)
+    assert [number.provider_order for number in await street.numbers(done)] == rented
+    assert all(number.phone for number in await street.numbers(done))
+
+
+@on_sqlite
+@pytest.mark.parametrize("odd", ["1,", ",1", "1,,2", "1,null", "1,a b", ","])
+async def test_of_several_ids_each_must_be_one(street: Street, odd: str) -> None:
+    lost = await unclear(street, "code", 3, sold=False, link=None)
+    problem = await refused(street, lost.id, odd)
+    assert (problem.kind, problem.field) == (ProblemKind.INVALID_FIELD, "provider_order")
+
+
+async def test_no_number_of_another_order_is_among_those_that_a_person_names(street: Street) -> None:
+    rented = await street.bought("code", 2, link=None)
+    second = (await street.numbers(rented))[1].provider_order
+    lost = await unclear(street, "code", 2, sold=False, link=None)
+    assert (await refused(street, lost.id, f"4711,{second}")).kind is ProblemKind.CONFLICT
+
+
 # --- conflicts
 
 

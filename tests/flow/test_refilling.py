@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -23,11 +23,15 @@ from aggregator.flow.counting import count_in, take_count
 from aggregator.flow.refilling import Refilling, request_by_hand
 from aggregator.providers import gateway as gateway_module
 from aggregator.providers.gateway import Gateway
-from aggregator.sandbox import aftercare
+from aggregator.sandbox import aftercare, panel_v2
+from aggregator.sandbox.account import Account
 from aggregator.sandbox.edits import edit_service
 from aggregator.sandbox.faults import FAULTS, FaultRule
 from aggregator.sandbox.fields import Fields
+from aggregator.sandbox.ledger import Call
 from aggregator.sandbox.orders import Drop
+from aggregator.sandbox.world import World
+from aggregator.storage import unknown_words
 from aggregator.storage.database import Database
 from aggregator.storage.tables import orders as orders_table
 from tests.support.flow import Street, a_street, on_sqlite, smm
@@ -240,7 +244,6 @@ REFUSALS = [
     ("guarantee_expired", "window_over", False),
     ("too soon to refill, wait 48 hours", "later_at", True),
     ("order is not completed", "later", True),
-    ("refill already in progress", "running", True),
     ("drop_not_detected", "no_drop", True),
     ("refill limit reached", "never", False),
     ("order canceled", "never", False),
@@ -754,3 +757,354 @@ async def test_a_count_source_is_asked_within_the_window_and_shows_drops(
 )
 def test_a_count_is_read_by_its_pointer(body: bytes, pointer: str, count: int | None) -> None:
     assert count_in(body, pointer) == count
+
+
+# --- providers whose batches are none, or are spoiled by one id
+
+
+async def several_dropped(street: Street, count: int = 3) -> list[Order]:
+    """Finished orders whose losses will be noticed at one moment."""
+    orders = [await completed(street, link=f"https://example.com/{place}") for place in range(count)]
+    for order in orders:
+        loses(street, order, 200)
+    return orders
+
+
+def answers(
+    monkeypatch: pytest.MonkeyPatch, action: str, instead: Callable[[Mapping[str, str]], object | None]
+) -> None:
+    """Whatever `instead` does not answer is answered as ever."""
+    usual = panel_v2.ACTIONS[action]
+
+    def answer(world: World, account: Account, call: Call) -> object:
+        found = instead(call.params)
+        return usual(world, account, call) if found is None else found
+
+    monkeypatch.setitem(cast(dict[str, object], panel_v2.ACTIONS), action, answer)
+
+
+@on_sqlite
+@pytest.mark.parametrize("text", ["Missing order parameter", "Incorrect order ID"])
+async def test_a_provider_without_batched_refills_is_asked_one_by_one(
+    street: Street, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    answers(monkeypatch, "refill", lambda params: {"error": text} if "orders" in params else None)
+    orders = await several_dropped(street)
+    await street.leap(2 * DAY_S)
+    await street.advance(HOUR_S)
+    assert street.ids_asked("smmplus", "refill") == [3, 1, 1, 1]
+    assert len(street.refills_asked()) == 3
+    for order in orders:
+        assert (await the_refill(street, order)).state is RefillState.COMPLETED
+        told = await street.events(order.number)
+        assert told[-3:] == ["order.dropped", "refill.requested", "refill.completed"]
+    for order in orders:
+        loses(street, order, 300)
+    await street.leap(2 * DAY_S)
+    await street.advance(HOUR_S)
+    assert street.ids_asked("smmplus", "refill") == [3, 1, 1, 1, 1, 1, 1]
+
+
+@on_sqlite
+@pytest.mark.parametrize("fault", ["timeout_after", "html_after", "wrong_json_after"])
+async def test_a_lost_answer_to_a_batch_is_not_followed_by_single_asks(street: Street, fault: str) -> None:
+    if "timeout" in fault:
+        street.hurry("smmplus")
+    orders = await several_dropped(street)
+    street.break_with(FaultRule(fault, account="smmplus", action="refill", count=1))
+    await street.leap(2 * DAY_S)
+    await street.advance(HOUR_S)
+    assert street.ids_asked("smmplus", "refill") == [3]
+    for order in orders:
+        assert (await the_refill(street, order)).state is RefillState.UNCLEAR
+
+
+@on_sqlite
+@pytest.mark.parametrize("text", ["Refill not found", "Missing refill parameter", "There was an error"])
+async def test_refills_are_followed_one_by_one_where_no_batch_is_answered(
+    street: Street, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    answers(monkeypatch, "refill_status", lambda params: {"error": text} if "refills" in params else None)
+    orders = await several_dropped(street)
+    await street.leap(2 * DAY_S)
+    await street.advance(2 * HOUR_S)
+    for order in orders:
+        assert (await the_refill(street, order)).state is RefillState.COMPLETED
+    assert street.ids_asked("smmplus", "refill_status").count(3) == 1
+
+
+@on_sqlite
+async def test_an_id_that_spoils_a_batch_of_refills_touches_only_itself(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(params: Mapping[str, str]) -> object | None:
+        ids = params.get("refills", params.get("refill", "")).split(",")
+        return {"error": "Refill not found"} if "2" in ids else None
+
+    answers(monkeypatch, "refill_status", spoiled)
+    orders = await several_dropped(street)
+    await street.leap(2 * DAY_S)
+    await street.advance(2 * HOUR_S)
+    states = sorted([(one.provider_refill, one.state) for order in orders for one in await street.refills(order)])
+    assert [state for _, state in states] == [RefillState.COMPLETED, RefillState.PENDING, RefillState.COMPLETED]
+
+
+@on_sqlite
+async def test_refills_that_are_all_refused_alone_too_are_not_all_asked_for(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "refill_status", lambda params: {"error": "There was an error"})
+    await several_dropped(street, 9)
+    await street.leap(2 * DAY_S)
+    assert street.ids_asked("smmplus", "refill_status") == [9, 1, 1, 1, 1]
+
+
+@on_sqlite
+async def test_a_refill_that_the_provider_does_not_know_is_shown_and_then_over(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "refill_status", lambda params: {"error": "Refill not found"})
+    order = await dropped(street, "by-hand")
+    await street.advance(DAY_S + 60)
+    await request_by_hand(street.house, await street.order(order.number))
+    await street.advance(DAY_S - 2 * HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.PENDING
+    await street.advance(4 * HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome, refill.detail) == (RefillState.UNCLEAR, "not_found", "Refill not found")
+    assert "is running" in await why_not(street, order)
+    await street.advance(DAY_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome) == (RefillState.REJECTED, "not_found")
+    (event,) = await street.told(order.number, "refill.rejected")
+    assert event["data"]["reason"] == "smmplus does not know the refill 1: Refill not found"
+    await request_by_hand(street.house, await street.order(order.number))
+
+
+@on_sqlite
+async def test_a_refill_that_is_known_again_is_followed_to_its_end(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await about_to_ask(street)
+    with monkeypatch.context() as unknown:
+        answers(unknown, "refill_status", lambda params: {"error": "Refill not found"})
+        await street.advance(DAY_S + 5 * HOUR_S)
+        assert (await the_refill(street, order)).state is RefillState.UNCLEAR
+    await street.advance(DAY_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome) == (RefillState.COMPLETED, None)
+
+
+@on_sqlite
+async def test_an_unknown_word_of_a_refill_is_counted_and_listed(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(monkeypatch, "refill_status", lambda params: {"status": "Approved"})
+    order = await about_to_ask(street)
+    await street.advance(3 * HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.PENDING
+    (found,) = await street.database.read(lambda c: unknown_words.of_provider(c, "smmplus"))
+    assert (found["word"], found["order_number"]) == ("Approved", order.number)
+    assert found["seen"] >= 1
+
+
+# --- calls that are turned away
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("fault", "body"),
+    [("error_text", "Rate limit reached, please slow down"), ("http_429", None), ("error_text", "Invalid API key")],
+)
+async def test_a_refill_that_was_turned_away_is_sent_again_soon_and_nothing_is_told(
+    street: Street, fault: str, body: str | None
+) -> None:
+    order = await about_to_ask(street)
+    street.break_with(FaultRule(fault, account="smmplus", action="refill", body=body, count=2))
+    await street.advance(2 * HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.detail) == (RefillState.COMPLETED, None)
+    assert street.calls("smmplus", "refill") == 3
+    assert (await street.events(order.number))[-2:] == ["refill.requested", "refill.completed"]
+
+
+@on_sqlite
+async def test_a_provider_that_turns_every_refill_away_is_not_asked_for_ever(street: Street) -> None:
+    order = await about_to_ask(street)
+    body = "Rate limit reached, please slow down"
+    street.break_with(FaultRule("error_text", account="smmplus", action="refill", body=body))
+    await street.advance(DAY_S + 3 * HOUR_S)
+    refill = (await street.refills(order))[0]
+    assert (refill.state, refill.outcome) == (RefillState.REJECTED, "later")
+    assert street.calls("smmplus", "refill") < 40
+
+
+@on_sqlite
+async def test_a_running_refill_that_nobody_names_is_shown_as_running_and_asked_for_after_the_cooldown(
+    street: Street,
+) -> None:
+    order = await about_to_ask(street)
+    street.break_with(
+        FaultRule("error_text", account="smmplus", action="refill", body="refill already in progress", count=2)
+    )
+    await street.advance(DAY_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome) == (RefillState.IN_PROGRESS, "running")
+    assert "is running" in await why_not(street, order)
+    assert street.calls("smmplus", "refill") == 1
+    await street.advance(2 * DAY_S + 2 * HOUR_S)
+    assert (await the_refill(street, order)).state is RefillState.COMPLETED
+    assert street.calls("smmplus", "refill") == 3
+    assert (await street.events(order.number))[-2:] == ["refill.requested", "refill.completed"]
+
+
+@on_sqlite
+async def test_a_running_refill_that_nobody_names_is_over_when_nothing_is_missing_any_more(street: Street) -> None:
+    order = await about_to_ask(street)
+    street.break_with(FaultRule("error_text", account="smmplus", action="refill", body="refill already in progress"))
+    await street.advance(2 * HOUR_S)
+    street.upstream(order).drops.clear()
+    await street.advance(2 * DAY_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.outcome) == (RefillState.REJECTED, "running")
+    assert street.calls("smmplus", "refill") == 1
+    assert (await street.events(order.number))[-1] == "refill.rejected"
+
+
+@on_sqlite
+@pytest.mark.parametrize("word", ["failed", "Rejected", "Pending"])
+async def test_a_word_in_the_place_of_a_refills_id_is_no_refill(street: Street, word: str) -> None:
+    order = await about_to_ask(street)
+    body = f'{{"refill": "{word}"}}'
+    street.break_with(FaultRule("wrong_json_before", account="smmplus", action="refill", body=body))
+    await street.advance(2 * HOUR_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.provider_refill) == (RefillState.UNCLEAR, None)
+
+
+# --- figures that say nothing
+
+
+async def ended_with(street: Street, said: str, service: str = "often") -> Order:
+    """An order whose provider calls it completed in these words, after 500 of 1,000 remained."""
+    order = await street.bought(service)
+    for body in ('{"status": "In progress", "charge": "0.9", "start_count": "100", "remains": "500"}', said):
+        street.break_with(FaultRule("wrong_json_before", action="status", body=body))
+        await street.advance(HOUR_S)
+    return await street.until(order.number, OrderState.COMPLETED)
+
+
+@on_sqlite
+async def test_what_remained_before_the_end_is_no_loss_after_it(street: Street) -> None:
+    order = await ended_with(street, '{"status": "Completed", "charge": "0.9", "remains": null}')
+    assert (order.remains, order.start_count) == (None, 100)
+    await counted(street, order, 100 + 1000 - 300)
+    (event,) = await street.told(order.number, "order.dropped")
+    assert event["data"]["drop"] == 300
+    await street.advance(2 * HOUR_S)
+    assert (await the_refill(street, order)).dropped == 300
+    await counted(street, order, 100 + 1000)
+    await street.advance(3 * DAY_S)
+    assert len(await street.refills(order)) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("remained", [1000, 400])
+async def test_what_remains_at_the_completion_is_no_loss(street: Street, remained: int) -> None:
+    said = f'{{"status": "Completed", "charge": "0.9", "remains": "{remained}"}}'
+    order = await ended_with(street, said)
+    await request_by_hand(street.house, await street.order(order.number))
+    await street.advance(3 * DAY_S)
+    refill = await the_refill(street, order)
+    assert (refill.state, refill.dropped) == (RefillState.COMPLETED, 0)
+    await counted(street, order, 100 + 1000 - 100)
+    await street.advance(3 * DAY_S)
+    assert [one.dropped for one in await street.refills(order)] == [0, 100]
+    assert (await street.told(order.number, "order.dropped"))[0]["data"]["drop"] == 100
+
+
+@on_sqlite
+async def test_more_remaining_than_was_ordered_is_no_figure_to_act_on(street: Street) -> None:
+    order = await ended_with(street, '{"status": "Completed", "charge": "0.9", "remains": "0"}')
+    street.break_with(
+        FaultRule(
+            "wrong_json_before", action="status", body='{"status": "Completed", "charge": "0.9", "remains": "7000"}'
+        )
+    )
+    await street.advance(3 * DAY_S)
+    assert (await street.order(order.number)).remains == 7000
+    assert "order.dropped" not in await street.events(order.number)
+    assert await street.refills(order) == ()
+
+
+@on_sqlite
+async def test_all_gone_at_once_is_refilled_when_the_next_look_says_so_too(street: Street) -> None:
+    order = await completed(street, "often")
+    upstream = street.upstream(order)
+    upstream.forced_status, upstream.forced_remains = "Completed", 1000
+    while "order.dropped" not in await street.events(order.number):
+        await street.next()
+    upstream.forced_remains = 0
+    await street.advance(DAY_S)
+    assert await street.refills(order) == ()
+    upstream.forced_remains = 1000
+    await street.advance(5 * HOUR_S)
+    assert (await street.refills(order))[0].dropped == 1000
+
+
+@on_sqlite
+async def test_a_callers_count_of_nothing_is_told_and_refilled_when_it_is_said_twice(street: Street) -> None:
+    order = await completed(street, "often")
+    await counted(street, order, 0)
+    assert (await street.told(order.number, "order.dropped"))[0]["data"]["drop"] == 1000
+    await street.advance(2 * HOUR_S)
+    assert await street.refills(order) == ()
+    await counted(street, order, 3)
+    await street.advance(2 * HOUR_S)
+    assert (await the_refill(street, order)).dropped == 1000
+    assert len(await street.told(order.number, "order.dropped")) == 1
+
+
+@on_sqlite
+async def test_a_count_of_nothing_does_not_hide_a_loss_that_is_counted_after_it(street: Street) -> None:
+    order = await completed(street, "often")
+    assert order.start_count is not None
+    await counted(street, order, 0)
+    await street.advance(60)
+    await counted(street, order, order.start_count + order.quantity - 300)
+    await street.advance(2 * HOUR_S)
+    assert (await the_refill(street, order)).dropped == 300
+
+
+@on_sqlite
+async def test_a_count_source_that_reads_nothing_once_is_not_believed(
+    database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    counter = Counter()
+    app = web.Application()
+    app.router.add_get("/count", counter.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    source = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": "/n"}
+    services = {"followers": smm("smmplus/1", count_source=source)}
+    try:
+        async with a_street(database, clock, tmp_path, services) as street:
+            order = await completed(street)
+            assert order.start_count is not None
+            for _ in range(2):
+                counter.answer = {"n": 0}
+                asked = len(counter.asked)
+                while len(counter.asked) == asked:
+                    await street.next()
+                counter.answer = {"n": order.start_count + order.quantity}
+                while len(counter.asked) == asked + 1:
+                    await street.next()
+            assert "order.dropped" not in await street.events(order.number)
+            assert await street.refills(order) == ()
+            counter.answer = {"n": 0}
+            await street.advance(3 * DAY_S)
+            assert (await street.told(order.number, "order.dropped"))[0]["data"]["drop"] == order.quantity
+            assert (await street.refills(order))[0].dropped == order.quantity
+    finally:
+        await runner.cleanup()

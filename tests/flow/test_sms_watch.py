@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection, update
 
 from aggregator.domain.clock import ManualClock, rfc3339
@@ -23,6 +24,7 @@ from aggregator.flow.sms_watch import SmsWatch
 from aggregator.providers import gateway as gateway_module
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.numbers import code_at
+from aggregator.storage import unknown_words
 from aggregator.storage.database import Database
 from aggregator.storage.tables import numbers as numbers_table
 from tests.support.flow import Street, a_street, on_sqlite, sms
@@ -346,6 +348,104 @@ async def test_received_without_a_code_is_no_code(street: Street) -> None:
     await street.advance(300)
     assert (await street.order(order.number)).state is OrderState.IN_PROGRESS
     assert "sms.code" not in await street.events(order.number)
+
+
+@on_sqlite
+async def test_a_code_that_comes_as_a_text_only_is_told_once(street: Street) -> None:
+    order = await rent(street)
+    text = "Your code is 445566"
+    street.break_with(
+        says("sms_code", status="completed", code="", sms_content=text), says("sms_status", status="code_received")
+    )
+    await street.advance(300)
+    (told,) = await street.told(order.number, "sms.code")
+    assert (told["data"]["code"]["code"], told["data"]["code"]["text"]) == ("445566", text)
+    assert (await street.order(order.number)).state is OrderState.COMPLETED
+
+
+@on_sqlite
+async def test_a_number_that_the_provider_calls_received_does_not_run_out(street: Street) -> None:
+    """Its code is not shown, by neither answer; one of them even calls it expired."""
+    order = await rent(street)
+    street.break_with(says("sms_code", status="completed"), says("sms_status", status="expired", expires_at=0))
+    await street.advance(3600)
+    assert (await the_number(street, order)).state is NumberState.WAITING
+    assert "sms.expired" not in await street.events(order.number)
+    asked = street.calls("hstock", "sms_code")
+    await street.advance(86_400)
+    assert street.calls("hstock", "sms_code") - asked < 150
+    street.break_with(says("sms_code", status="completed", code="7788"), says("sms_status", status="code_received"))
+    await street.advance(3600)
+    assert (await street.order(order.number)).state is OrderState.COMPLETED
+
+
+@on_sqlite
+async def test_two_answers_that_differ_for_ever_tell_each_code_once(street: Street) -> None:
+    order = await rent(street)
+    street.break_with(
+        says("sms_code", status="completed", code="111 222", sms_content="111 222 came just now"),
+        says("sms_status", status="code_received", code="333444", sms_content="333444 came 12 s ago"),
+    )
+    await street.advance(200)
+    await street.restart(synced=False)
+    await street.advance(200)
+    told = await street.told(order.number, "sms.code")
+    assert [event["data"]["code"]["code"] for event in told] == ["111 222", "333444"]
+
+
+@on_sqlite
+@pytest.mark.parametrize("form", ["seconds", "milliseconds", "naive"])
+async def test_an_expiry_in_another_form_ends_the_number_in_time(street: Street, form: str) -> None:
+    expiry = street.clock.now() + timedelta(seconds=LIFE_S)
+    written: dict[str, object] = {
+        "seconds": int(expiry.timestamp()),
+        "milliseconds": int(expiry.timestamp() * 1000),
+        "naive": f"{expiry:%Y-%m-%d %H:%M:%S}",
+    }
+    order = await rent(street)
+    street.break_with(says("sms_code", status="waiting"), says("sms_status", status="active", expires_at=written[form]))
+    done = await street.until(order.number)
+    age_s = ((done.finished_at or done.created_at) - order.created_at).total_seconds()
+    assert LIFE_S <= age_s <= LIFE_S + 120
+
+
+@on_sqlite
+@pytest.mark.parametrize("years", [-3, 3])
+async def test_an_expiry_in_another_age_is_not_kept(street: Street, years: int) -> None:
+    expiry = rfc3339(street.clock.now() + timedelta(days=years * 365))
+    order = await rent(street)
+    street.break_with(says("sms_code", status="waiting"), says("sms_status", status="active", expires_at=expiry))
+    await street.advance(60)
+    assert (await the_number(street, order)).expires_at is None
+    assert (await street.until(order.number)).state is OrderState.CANCELED
+
+
+@on_sqlite
+async def test_words_of_numbers_that_no_table_knows_are_counted_and_listed_without_their_digits(
+    street: Street,
+) -> None:
+    order = await rent(street)
+    street.break_with(says("sms_code", status="STATUS_OK:565656"), says("sms_status", status="on hold"))
+    await street.advance(60)
+    listed = await street.database.read(lambda c: unknown_words.of_provider(c, "hstock"))
+    assert {(row["word"], row["order_number"]) for row in listed} == {
+        ("STATUS_OK:#", order.number), ("on hold", order.number)
+    }  # fmt: skip
+    assert REGISTRY.get_sample_value("aggregator_unknown_words_total", {"provider": "hstock", "word": "STATUS_OK:#"})
+
+
+@on_sqlite
+async def test_a_word_about_the_stock_beside_rented_numbers_only_says_why_there_are_fewer(street: Street) -> None:
+    one = {"order": 77, "phone": "+12025550100", "country": "us", "status": "active"}
+    street.break_with(
+        says("add_sms", orders=[one], message="Only 1 number available"),
+        says("sms_code", status="completed", code="1234"),
+        says("sms_status", status="code_received", code="1234"),
+    )
+    order = await rent(street, count=2)
+    done = await street.until(order.number)
+    assert (done.state, done.remains) == (OrderState.PARTIAL, 1)
+    street.audited = False
 
 
 # --- crashes and claims

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -458,12 +458,14 @@ async def test_the_catalogue_is_read_and_its_mistakes_are_marked(panel: Gateway,
     assert page.rows[0].rate == Money.parse("0.90", "USD")
 
 
-async def test_pages_are_asked_for_where_the_document_has_them(panel: Gateway, hstock: Gateway, mock: Mock) -> None:
+async def test_a_limit_goes_with_the_page_where_the_document_has_it(
+    panel: Gateway, hstock: Gateway, mock: Mock
+) -> None:
     for gateway in (panel, hstock):
         mock.post(URL, payload={"services": [], "total": 700, "page": 2, "limit": 500, "total_pages": 2})
         page = await gateway.services(2, 500)
         assert isinstance(page, CataloguePage)
-    assert "page" not in mock.forms[0]
+    assert (mock.forms[0]["page"], "limit" in mock.forms[0]) == ("2", False)
     assert (mock.forms[1]["page"], mock.forms[1]["limit"]) == ("2", "500")
 
 
@@ -530,6 +532,10 @@ async def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"status": 429}, 5.0),
         ({"status": 429, "payload": {"error": "Rate limit reached, please slow down"}}, 5.0),
         ({"payload": {"error": "Rate limit reached, please slow down"}}, 5.0),
+        ({"payload": {"error": "You can only send 1 request per second"}}, 5.0),
+        ({"payload": {"error": "Too many requests. Try again in 20 seconds"}}, 20.0),
+        ({"status": 429, "headers": {"Retry-After": "99999"}}, 3600.0),
+        ({"status": 503, "headers": {"Retry-After": "60"}}, 60.0),
         ({"payload": {"error": GENERIC}}, 0.0),
         ({"payload": {"order": 1}}, 0.0),
     ],
@@ -545,6 +551,105 @@ async def test_a_rate_limit_quiets_the_whole_account(
     mock.post(URL, **answer)
     await other.balance()
     assert other.quiet_s == quiet_s
+
+
+@pytest.mark.parametrize(
+    ("text", "quiet_s"),
+    [
+        ("Please wait 5 minutes", 300.0),
+        ("Flood control: wait 20 sec", 20.0),
+        ("API limit reached", 5.0),
+        ("Request limit per minute reached", 5.0),
+        ("Limit of requests per minute exceeded", 5.0),
+        ("Please wait", 0.0),
+        (GENERIC, 0.0),
+    ],
+)
+@pytest.mark.usefixtures("frozen")
+async def test_a_question_turned_away_for_a_while_quiets_the_account(
+    make: Make, mock: Mock, text: str, quiet_s: float
+) -> None:
+    asks: list[Callable[[Gateway], Awaitable[object]]] = [
+        lambda one: one.balance(),
+        lambda one: one.services(),
+        lambda one: one.statuses(["1", "2"]),
+    ]
+    for number, ask in enumerate(asks):
+        panel = make(name=f"panel{number}")
+        mock.post(URL, payload={"error": text})
+        await ask(panel)
+        assert panel.quiet_s == quiet_s
+
+
+@pytest.mark.parametrize(
+    ("text", "quiet_s"), [("Too many requests, wait 20 seconds", 20.0), ("Incorrect order ID", 0.0), (GENERIC, 0.0)]
+)
+@pytest.mark.usefixtures("frozen")
+async def test_a_rate_limit_told_of_each_order_quiets_the_account(
+    make: Make, mock: Mock, text: str, quiet_s: float
+) -> None:
+    async def told(name: str, answer: object, ask: Callable[[Gateway], Awaitable[object]]) -> float:
+        gateway = make(name=name)
+        mock.post(URL, payload=answer)
+        await ask(gateway)
+        return gateway.quiet_s
+
+    error = {"error": text}
+    cases: list[tuple[str, object, Callable[[Gateway], Awaitable[object]]]] = [
+        ("status", {"1": error, "2": error}, lambda one: one.statuses(["1", "2"])),
+        ("refill", error, lambda one: one.refills(["1", "2"])),
+        ("one-refill", error, lambda one: one.refills(["1"])),
+        ("each-refill", [{"order": 1, "refill": error}], lambda one: one.refills(["1", "2"])),
+        ("cancel", [{"order": 1, "cancel": error}], lambda one: one.cancels(["1", "2"])),
+        ("refill-status", [{"refill": 1, "status": error}], lambda one: one.refill_statuses(["1", "2"])),
+    ]
+    for name, answer, ask in cases:
+        assert await told(name, answer, ask) == quiet_s, name
+
+
+@pytest.mark.parametrize("text", ["Please wait 30 minutes before requesting a refill", "too soon, wait 23 hours"])
+@pytest.mark.usefixtures("frozen")
+async def test_a_refill_that_is_too_early_quiets_nobody(panel: Gateway, mock: Mock, text: str) -> None:
+    mock.post(URL, payload={"error": text})
+    await panel.refills(["1"])
+    assert panel.quiet_s == 0
+
+
+@pytest.mark.parametrize("text", ["Please wait 5 minutes", "Flood control: wait 20 sec", "API limit reached"])
+async def test_a_purchase_turned_away_in_vague_words_is_unclear(panel: Gateway, mock: Mock, text: str) -> None:
+    mock.post(URL, payload={"error": text})
+    assert isinstance((await panel.add(FOLLOWERS))[0], Unclear)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": 404, "payload": {"error": "Order not found"}}, {"body": "<html>"}, {"status": 500}]
+)
+async def test_retry_after_beside_any_failure_delays_questions_and_no_purchases(
+    panel: Gateway, mock: Mock, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
+) -> None:
+    now = 1000.0
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    monkeypatch.setattr("aggregator.providers.gateway.asyncio.sleep", sleep)
+    mock.post(URL, headers={"Retry-After": "60"}, **answer)
+    await panel.statuses(["1", "2"])
+    async with panel.turn(Priority.PURCHASE):
+        assert slept == []
+    async with panel.turn(Priority.STATUS):
+        assert slept == [60.0]
+
+
+async def test_retry_after_beside_a_success_means_nothing(panel: Gateway, mock: Mock) -> None:
+    mock.post(URL, headers={"Retry-After": "60"}, payload={"balance": "1", "currency": "USD"})
+    await panel.balance()
+    async with asyncio.timeout(1), panel.turn(Priority.STATUS):
+        assert panel.quiet_s == 0
 
 
 @pytest.mark.usefixtures("frozen")

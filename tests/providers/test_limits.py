@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from aggregator.providers.limits import Limiter, Priority
+from aggregator.providers.limits import LONG_WAIT_S, Limiter, Priority
 
 PURCHASE, CODE, STATUS, CATALOGUE = Priority
 
@@ -139,6 +140,58 @@ async def test_a_hundred_thousand_waiting_statuses_do_not_hold_up_a_purchase(tim
     assert admitted[0] == "purchase"
     await asyncio.gather(*statuses)
     assert len(admitted) == 100_001
+
+
+# --- who has waited long ---------------------------------------------------------------------------------------------
+
+
+async def test_the_catalogue_does_not_starve_behind_statuses_that_are_always_due(time: Time) -> None:
+    all_ = crowd(time, 4, per_second=5)
+    for index in range(600):
+        all_.come(f"status {index}", STATUS, stay=False)
+    for index in range(3):
+        all_.come(f"catalogue {index}", CATALOGUE, stay=False)
+    await settled()
+    for _ in range(100):
+        await time.passes(0.1)
+    when = [moment - 1000 for moment, name in all_.began if name.startswith("catalogue")]
+    assert len(when) == 3
+    assert LONG_WAIT_S <= when[0] < LONG_WAIT_S + 1
+    assert all(later - earlier >= 1.5 for earlier, later in itertools.pairwise(when)), "one of ten turns, five a second"
+    await all_.empty()
+
+
+async def test_who_waits_long_is_never_ahead_of_a_purchase_and_gets_one_turn_of_ten(time: Time) -> None:
+    all_ = crowd(time, 1)
+    all_.come("first", STATUS)
+    await settled()
+    for name, priority in (("catalogue", CATALOGUE), ("status", STATUS), ("code", CODE)):
+        for index in range(12):
+            all_.come(f"{name} {index}", priority, stay=False)
+    await settled()
+    await time.passes(3600)
+    for index in range(30):
+        all_.come(f"purchase {index}", PURCHASE, stay=False)
+    await settled()
+    await all_.leave("first")
+    await asyncio.gather(*all_.tasks.values())
+    assert all(name.startswith("purchase") for name in all_.names[1:31])
+    shares = [name for name in all_.names[31:43] if not name.startswith("code")]
+    assert len(shares) == 1, "of the turns that others than purchases get"
+    assert len(set(all_.names)) == 67
+
+
+async def test_who_has_not_waited_long_does_not_go_before_the_more_urgent(time: Time) -> None:
+    all_ = crowd(time, 1)
+    all_.come("first", STATUS)
+    await settled()
+    all_.come("catalogue", CATALOGUE, stay=False)
+    for index in range(40):
+        all_.come(f"status {index}", STATUS, stay=False)
+    await time.passes(LONG_WAIT_S / 2)
+    await all_.leave("first")
+    await asyncio.gather(*all_.tasks.values())
+    assert all_.names[-1] == "catalogue"
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.money import MAX_UNITS, Money
-from aggregator.domain.numbers import Code, Number, NumberState
+from aggregator.domain.numbers import Code, Number, NumberState, Place
 from aggregator.domain.orders import OrderState
 from aggregator.storage import deliverables, idempotency, ledger, numbers, refills
 from aggregator.storage.database import Database
@@ -131,6 +131,22 @@ async def test_accounts_repeated_in_every_status_are_handed_over_once(database: 
     assert found == [same, "user2:pass2", same, last]
 
 
+async def test_an_account_that_is_only_written_differently_is_handed_over_once(database: Database) -> None:
+    order = await database.write(lambda c: rows.buy(c, rows.accept(c, kind="product")))
+    for delivered, answer in (
+        (['{"login": "u", "password": "p"}', "a:b"], (2, 2)),
+        (['{"password": "p", "login": "u"}', "a:b "], (0, 2)),
+        (['{"password": "p", "login": "u"}', '{"login":"u","password":"p"}', " a:b", "a:b"], (2, 4)),
+        (["a:b", "a: b", "{a:b"], (2, 6)),
+    ):
+        told = await database.write(
+            lambda c, d=delivered: deliverables.add_new(c, SEALER, order.number, d, NOW)  # type: ignore[misc]
+        )
+        assert told == answer
+    found = await database.read(lambda c: deliverables.read(c, SEALER, order.number))
+    assert found[:2] == ['{"login": "u", "password": "p"}', "a:b"]
+
+
 async def test_accounts_are_unreadable_in_the_database_and_with_another_key(database: Database) -> None:
     order = await database.write(lambda c: rows.buy(c, rows.accept(c, kind="product")))
     await database.write(lambda c: deliverables.add_new(c, SEALER, order.number, ["user1:pass1"], NOW))
@@ -176,7 +192,7 @@ async def test_an_order_has_one_open_refill_at_a_time(database: Database) -> Non
     with pytest.raises(IntegrityError):
         await database.write(lambda c: ask(c, "ref_2"))
     (row,) = await database.write(
-        lambda c: refills.claim_due(c, "smmplus", ("requested",), NOW, limit=5, lease_s=60, token="mine")
+        lambda c: refills.claim_due(c, "smmplus", "requested", NOW, limit=5, lease_s=60, token="mine")
     )
     with pytest.raises(ClaimLost):
         await database.write(lambda c: refills.settle(c, row["number"], "yours", state="rejected", finished_at=NOW))
@@ -213,10 +229,12 @@ async def test_a_number_comes_back_as_it_was_saved(database: Database) -> None:
         charge=Money(MAX_UNITS, "EUR"),
         expires_at=later(600.000001),
         created_at=before.created_at,
+        places=(Place("code", 1), Place("status", 0, later(1))),
     )
     await database.write(lambda c: numbers.save(c, after, token="mine", next_check_at=later(9), checks=1))
     number = await database.read(lambda c: numbers.of_orders(c, {row["order_number"]: before.order}))
     assert number[before.order] == (after,)
+    assert sorted(number[before.order][0].places, key=str) == sorted(after.places, key=str)
     with pytest.raises(ClaimLost):
         await database.write(lambda c: numbers.save(c, after, token="mine", next_check_at=later(9), checks=1))
 

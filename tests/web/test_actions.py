@@ -77,6 +77,16 @@ async def test_an_unclear_order_is_resolved_as_placed(doors: Doors) -> None:
     assert (await doors.post(path, {"outcome": "not_placed"}, key=ADMIN)).status == 409
 
 
+async def test_an_unclear_rental_is_resolved_with_the_id_of_every_number(doors: Doors) -> None:
+    order = await doors.write(rows.accept, owner="shop", kind="sms", quantity=10)
+    await doors.write(rows.lose, order)
+    ids = [f"{place}{'x' * 127}" for place in range(10)]
+    body = {"outcome": "placed", "provider_order": ", ".join(ids)}
+    reply = await doors.post(f"/v1/orders/{order.number}/resolve", body, key=ADMIN)
+    assert (reply.status, reply.json["state"], reply.json["provider_order"]) == (200, "in_progress", ids[0])
+    assert [number["provider_order"] for number in reply.json["numbers"]] == ids
+
+
 async def test_an_unclear_order_is_resolved_as_not_placed(doors: Doors) -> None:
     order = await doors.write(rows.accept, owner="shop")
     await doors.write(rows.lose, order)
@@ -94,6 +104,8 @@ async def test_an_unclear_order_is_resolved_as_not_placed(doors: Doors) -> None:
         ({"outcome": "placed", "provider_order": 9001}, "provider_order"),
         ({"outcome": "placed", "provider_order": "9\n1"}, "provider_order"),
         ({"outcome": "placed", "provider_order": "9" * 129}, "provider_order"),
+        ({"outcome": "placed", "provider_order": "9," * 1000 + "9"}, "provider_order"),
+        ({"outcome": "placed", "provider_order": "9001,9002"}, "provider_order"),
         ({"outcome": "not_placed", "provider_order": "1"}, "provider_order"),
         ({"outcome": "not_placed", "order": "1"}, "order"),
     ],

@@ -36,12 +36,16 @@ from aggregator.providers.reading import as_object, flag, identifier, plain, who
 
 _REFUSED_BEFORE: Final[Mapping[Meaning, RefillRefusal]] = {
     Meaning.UNKNOWN_ORDER: RefillRefusal.UNKNOWN_ORDER,
-    Meaning.AUTH: RefillRefusal.LATER,
-    Meaning.RATE_LIMIT: RefillRefusal.LATER,
     Meaning.PARAMETERS: RefillRefusal.NEVER,
     Meaning.SERVICE: RefillRefusal.NEVER,
 }
 """Errors of a call that reach a refill: the call was turned away, so nothing was asked for."""
+
+_NOT_ASKED: Final = frozenset({Meaning.AUTH, Meaning.RATE_LIMIT})
+"""Errors that say nothing of the order: its refill is asked for again as soon as the provider listens."""
+
+_NO_SUCH_BATCH: Final = frozenset({Meaning.PARAMETERS, Meaning.UNKNOWN_ORDER})
+"""What a refill of many is turned away with, whole: by a server that takes one at a time, or for one id's sake."""
 
 _WHOLE_CALL: Final = frozenset({Meaning.AUTH, Meaning.RATE_LIMIT, Meaning.PARAMETERS})
 """What is said of a call as such, hence of every id in it; anything else may concern one of them only."""
@@ -82,12 +86,14 @@ class PanelV2(PanelDialect):
         if isinstance(opened, Failure):
             return opened
         answers = _by_id(opened.document, "order", orders)
-        if answers is None:
+        if not answers and self.envelope.complaint(opened) is None:
+            answers = _by_id(_unwrapped(opened.document, orders), "order", orders)
+        if not answers:
             return self._no_batch(opened)
         reports: dict[str, StatusReport] = {}
         errors: dict[str, tuple[Meaning, str]] = {}
         for order, answer in answers.items():
-            report = self.report(answer, reply)
+            report = self.report(answer, reply, by_id=True)
             if isinstance(report, StatusReport):
                 reports[order] = report
             elif isinstance(report, Failure):
@@ -103,7 +109,11 @@ class PanelV2(PanelDialect):
                 return Failure(FailureKind.UNSUPPORTED, "one status without an id in answer to a batch")
         if isinstance(opened.document, list) and not opened.objects:
             return Failure(FailureKind.UNSUPPORTED, "a list without ids in answer to a batch")
-        return self.envelope.complaint(opened) or self.envelope.no_answer(opened, "orders by id")
+        failure = self.envelope.complaint(opened) or self.envelope.no_answer(opened, "orders by id")
+        if failure.kind is FailureKind.UNREADABLE and opened.document is not None:
+            # It is JSON, and not an error: this server answers something, but not batches.
+            return Failure(FailureKind.UNSUPPORTED, failure.text, opened.reply.retry_after_s)
+        return failure
 
     # --- refill ---
 
@@ -124,7 +134,7 @@ class PanelV2(PanelDialect):
 
     def _refill(self, opened: Opened, answer: Mapping[str, object]) -> RefillResult:
         spoken = _of_item(answer, "refill")
-        refill = self.ids([answer.get("refill")])
+        refill = self.receipts([answer.get("refill")])
         if spoken.failed:
             running = self._refused_refill(opened, spoken)
             if not refill:
@@ -143,13 +153,17 @@ class PanelV2(PanelDialect):
     def _whole_refill(self, opened: Opened, orders: Sequence[str]) -> RefillResult:
         """What an answer that does not name an order says of it: one for all, if the call itself was turned away."""
         spoken = said(opened.objects)
-        meaning, text = self.envelope.meaning(spoken.texts or spoken.hints)
-        if len(orders) > 1 and opened.reply.status != 429 and meaning not in _WHOLE_CALL:
-            return self.envelope.unclear("error_text" if spoken.failed else "no_id", opened.reply)
-        if len(orders) > 1 and meaning is Meaning.PARAMETERS:
-            # "Missing order parameter": this server takes no batch, which says nothing against the orders in it.
-            return self._refill_refusal(opened, RefillRefusal.LATER, text)
-        return self._refused_refill(opened, spoken)
+        texts = spoken.texts or spoken.hints
+        meaning, text = self.envelope.meaning(texts)
+        if len(orders) == 1 or opened.reply.status == 429 or meaning in _NOT_ASKED:
+            return self._refused_refill(opened, spoken)
+        named = _by_id(opened.document, "order", orders)
+        own = self.envelope.own_consequence(texts)
+        if meaning in _NO_SUCH_BATCH and spoken.failed and not (spoken.succeeded or named or own):
+            # "Missing order parameter", "Incorrect order ID": nothing was asked for, which says nothing against the
+            # orders one by one.
+            return self._turned_away(opened, meaning, text)
+        return self.envelope.unclear("error_text" if spoken.failed else "no_id", opened.reply)
 
     def _refused_refill(self, opened: Opened, spoken: Said) -> RefillRefused | Unclear:
         texts = spoken.texts or spoken.hints
@@ -157,10 +171,14 @@ class PanelV2(PanelDialect):
         if own is not None and own[0] in _OWN_REFUSALS:
             return self._refill_refusal(opened, _OWN_REFUSALS[own[0]], own[1])
         if own is None and opened.reply.status == 429:
-            return self._refill_refusal(opened, RefillRefusal.LATER, " · ".join(texts) or "HTTP 429")
+            return self._turned_away(opened, Meaning.RATE_LIMIT, " · ".join(texts) or "HTTP 429")
         for text in texts if own is None and not spoken.succeeded else ():
             listed = refusals.refill_refusal(self.envelope.clean.without(text))
-            listed = listed or _REFUSED_BEFORE.get(self.envelope.meaning([text])[0])
+            meaning = self.envelope.meaning([text])[0]
+            if listed is None and meaning in _NOT_ASKED:
+                return self._turned_away(opened, meaning, text)
+            if listed is None and (listed := _REFUSED_BEFORE.get(meaning)) is RefillRefusal.NEVER:
+                listed = RefillRefusal.LATER if refusals.passing(text) else listed
             if listed is not None:
                 return self._refill_refusal(opened, listed, text)
         # {"order": 23501} or a status is no proof of a refill, and no refusal either.
@@ -173,6 +191,10 @@ class PanelV2(PanelDialect):
             wait_s = words.wait_named(text)
         named = words.id_named(self.envelope.clean.without(text)) if refusal is RefillRefusal.RUNNING else None
         return RefillRefused(refusal, self.envelope.clean(text), wait_s, named)
+
+    def _turned_away(self, opened: Opened, meaning: Meaning, text: str) -> refusals.TurnedAway:
+        told = self._refill_refusal(opened, RefillRefusal.LATER, text)
+        return refusals.TurnedAway(told.refusal, told.text, told.retry_after_s, meaning=meaning)
 
     # --- refill status ---
 
@@ -312,6 +334,20 @@ def _by_id(document: object, name: str, asked: Sequence[str]) -> dict[str, Mappi
         if owner in asked and found.setdefault(owner, one) != one:
             doubtful.add(owner)
     return {owner: one for owner, one in found.items() if owner not in doubtful} if batch else None
+
+
+def _unwrapped(document: object, asked: Sequence[str]) -> object:
+    """The batch under the one key that holds it, whatever it is called: {"orders": {"101": {…}}}. None where no key
+    does, or more than one."""
+    holders = [document, document.get("data")] if isinstance(document, dict) else []
+    found = [
+        value
+        for holder in holders
+        if isinstance(holder, dict)
+        for key, value in holder.items()
+        if key not in asked and key not in ("error", "errors", "data") and _by_id(value, "order", asked)
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _wishes(opened: Opened, name: str, orders: Sequence[str]) -> dict[str, Mapping[str, object]]:

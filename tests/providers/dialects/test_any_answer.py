@@ -143,11 +143,13 @@ def test_no_mutated_fixture_raises(body: bytes, data: st.DataObject) -> None:
 
 
 def _orders(document: object) -> Iterator[object]:
-    """Every value under a key `order`, anywhere."""
+    """Every value under a key `order`, anywhere, and of a list under `orders`."""
     if isinstance(document, dict):
         for key, value in document.items():
             if key == "order":
                 yield value
+            if key == "orders" and isinstance(value, list):
+                yield from value
             yield from _orders(value)
     elif isinstance(document, list):
         for value in document:
