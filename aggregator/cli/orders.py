@@ -188,7 +188,9 @@ def refill(asked: Asked, /, order: str) -> None:
 
 @orders.command()
 @click.argument("order", type=order_reference)
-@click.option("--placed", metavar="PROVIDER_ORDER", help="It was bought; its id at the provider.")
+@click.option(
+    "--placed", metavar="PROVIDER_ORDER", help="It was bought; its id at the provider (of numbers: ids with commas)."
+)
 @click.option("--not-placed", is_flag=True, help="It was not bought, and may be bought again.")
 @asks_daemon
 def resolve(asked: Asked, /, order: str, placed: str | None, not_placed: bool) -> None:

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from aggregator.domain.orders import Order
 from aggregator.flow.base import log
+from aggregator.providers.reading import without_goods
 from aggregator.storage import unknown_words
 from aggregator.storage.database import Connection
 
@@ -27,7 +28,7 @@ _labels: dict[str, set[str]] = {}
 
 def note_unknown_word(connection: Connection, provider: str, order: Order, word: str, at: datetime) -> None:
     """Count a word and keep where it was seen; told in the log when it is new."""
-    word = word[:MOST_CHARS]
+    word = without_goods(word)[:MOST_CHARS]
     labels = _labels.setdefault(provider, set())
     if word in labels or len(labels) < MOST_LABELS:
         labels.add(word)

@@ -329,6 +329,7 @@ _NAMED_GOODS: Final = re.compile(
 )
 _PAIR: Final = re.compile(r"[^\s\"',;|]+@[^\s\"',;|:]+[:|;][^\s\"',]+")
 """`user@host:password`, as accounts are written."""
+_CODE: Final = re.compile(r"(\bcode\b\W{0,3}(?:is\b\W{0,3})?)\d{4,8}\b", re.I)
 GOODS: Final = "[delivered]"
 
 
@@ -341,7 +342,7 @@ def without_goods(text: str) -> str:
         kept = text if named is None else f"{text[: named.end()]} {GOODS}"
     else:
         kept = json.dumps(_hidden(document), ensure_ascii=False) if isinstance(document, dict | list) else text
-    return _PAIR.sub(GOODS, kept)
+    return _CODE.sub(rf"\1{GOODS}", _PAIR.sub(GOODS, kept))
 
 
 def _hidden(value: object, depth: int = 12) -> object:

@@ -107,6 +107,7 @@ def test_what_only_refuses_is_a_refusal(name: str, body: dict[str, Any]) -> None
         b'{"error": "timeout, delivered zz@x.example:zzpass1 already"}',
         b'{"success": true, "accounts": ["zz:zzpass1", ',
         b'{"error": "Invalid link", "password": "zzpass1"}',
+        b'{"success": true, "message": "Your code is 424242"}',
     ],
 )
 def test_what_was_delivered_does_not_stand_in_the_words_that_are_kept(name: str, body: bytes) -> None:
