@@ -20,7 +20,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 _LATE_IMPORTS: Final = (
     "aggregator.cli.main",
@@ -158,6 +158,7 @@ class _Parent:
         self._codes: dict[int, int] = {}
         self._serving = False
         self._news = threading.Condition()
+        self._one_at_a_time = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
         with self._news:
             assert self._news.wait_for(lambda: self._serving, 60), "the parent of forked processes does not begin"
@@ -177,8 +178,12 @@ class _Parent:
 
     def start(self, arguments: Sequence[str], log: Path) -> ForkedProcess:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"arguments": [*arguments], "log": str(log)}).encode() + b"\n")
-        self._process.stdin.flush()
+        with self._one_at_a_time:  # each is answered with its own pid
+            return self._start(self._process.stdin, arguments, log)
+
+    def _start(self, orders: IO[bytes], arguments: Sequence[str], log: Path) -> ForkedProcess:
+        orders.write(json.dumps({"arguments": [*arguments], "log": str(log)}).encode() + b"\n")
+        orders.flush()
         with self._news:
             assert self._news.wait_for(lambda: self._started, 30), "the parent does not fork"
             return ForkedProcess(self, self._started.pop(0))
@@ -196,13 +201,15 @@ class _Parent:
 
 
 _parents: Final[list[_Parent]] = []
+_making: Final = threading.Lock()
 
 
 def start(arguments: Sequence[str], log: Path) -> ForkedProcess:
     """`aggregator` with these arguments; what it writes goes to the end of `log`."""
-    if not _parents:
-        _parents.append(_Parent())
-        atexit.register(_parents[0].close)
+    with _making:
+        if not _parents:
+            _parents.append(_Parent())
+            atexit.register(_parents[0].close)
     return _parents[0].start(arguments, log)
 
 
