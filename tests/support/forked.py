@@ -159,7 +159,8 @@ class _Parent:
         self._serving = False
         self._news = threading.Condition()
         self._one_at_a_time = threading.Lock()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         with self._news:
             assert self._news.wait_for(lambda: self._serving, 60), "the parent of forked processes does not begin"
 
@@ -198,6 +199,9 @@ class _Parent:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)
+        self._listener.join(timeout=30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 _parents: Final[list[_Parent]] = []
