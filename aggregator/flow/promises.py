@@ -18,7 +18,7 @@ from aggregator.domain.routing import Candidate, OfferView, ProviderView
 class Promise:
     provider: str
     cost: Money
-    holds: bool = True
+    holds: bool = False
     """Whether it was stored in the end."""
     stored: int | None = None
     """The first era whose world knows of it; None while it is being stored."""
@@ -49,7 +49,7 @@ class Promises:
     def made(self, chosen: Candidate) -> Iterator[Promise]:
         """Hold the price of a choice while it is stored, and then from the eras that do not know of it."""
         assert chosen.expected is not None
-        promise = Promise(chosen.offer.provider.name, chosen.expected, holds=False)
+        promise = Promise(chosen.offer.provider.name, chosen.expected)
         self._promises.append(promise)
         try:
             yield promise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import shutil
 import tempfile
@@ -24,7 +23,7 @@ from tests.simulation.outcome import Outcome, unexpected
 from tests.simulation.store import PostgresShelf, SqliteShelf
 from tests.simulation.virtual import Stuck, VirtualLoop, run_virtual
 from tests.support.databases import apart, migrated, sqlite_url
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PostgresServer, memory_folder
 
 
 class Simulator:
@@ -81,8 +80,7 @@ def postgres_simulator(server: PostgresServer, template: str) -> Iterator[Simula
 @contextmanager
 def _memory_folder() -> Iterator[Path]:
     """A folder that lives in memory, if there is one."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="aggregator-sim-", dir=memory if os.access(memory, os.W_OK) else None))
+    folder = Path(tempfile.mkdtemp(prefix="aggregator-sim-", dir=memory_folder()))
     try:
         yield folder
     finally:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -49,7 +49,7 @@ def warm_up() -> None:
 # --- the parent ---
 
 
-def _run(order: Mapping[str, Any]) -> int:
+def _run(order: Mapping[str, Any], _ready: int) -> int:
     """The command, in the child."""
     from aggregator.cli.main import main
 
@@ -65,7 +65,11 @@ def _run(order: Mapping[str, Any]) -> int:
         return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
 
 
-def _fork(order: Mapping[str, Any], theirs: Sequence[int]) -> tuple[int, int]:
+Child = Callable[[Mapping[str, Any], int], int]
+"""What a child does with its order, and the pipe by which it may say that it is ready; its exit code."""
+
+
+def _fork(order: Mapping[str, Any], child: Child, theirs: Sequence[int]) -> tuple[int, int]:
     """The child's pid, and a pipe that ends when it does."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -76,7 +80,7 @@ def _fork(order: Mapping[str, Any], theirs: Sequence[int]) -> tuple[int, int]:
     try:
         for descriptor in (reading, *theirs):
             os.close(descriptor)
-        code = _run(order)
+        code = child(order, writing)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -85,29 +89,32 @@ def _fork(order: Mapping[str, Any], theirs: Sequence[int]) -> tuple[int, int]:
         os._exit(code)
 
 
-def serve() -> None:
-    """Fork a process for each line that comes in; tell its pid, and when it has ended how."""
+def serve(child: Child) -> None:
+    """Fork a process for each line that comes in; tell its pid, when it says that it is ready, and how it ended."""
     warm_up()
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
     children: dict[int, int] = {}
-    _say({"serving": True})
+    _say({"event": "serving"})
     while True:
         for key, _ in selector.select():
             if key.fd == 0:
                 line = sys.stdin.buffer.readline()
                 if not line:
                     return
-                pid, ended = _fork(json.loads(line), [selector.fileno(), *children])
-                children[ended] = pid
-                selector.register(ended, selectors.EVENT_READ)
-                _say({"started": pid})
+                pid, pipe = _fork(json.loads(line), child, [selector.fileno(), *children])
+                children[pipe] = pid
+                selector.register(pipe, selectors.EVENT_READ)
+                _say({"event": "started", "pid": pid})
+                continue
+            if os.read(key.fd, 1):
+                _say({"event": "ready", "pid": children[key.fd]})
                 continue
             selector.unregister(key.fd)
             os.close(key.fd)
             pid = children.pop(key.fd)
             _, status = os.waitpid(pid, 0)
-            _say({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+            _say({"event": "ended", "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
 def _say(event: Mapping[str, Any]) -> None:
@@ -169,12 +176,13 @@ class _Parent:
         for line in self._process.stdout:
             event = json.loads(line)
             with self._news:
-                if "started" in event:
-                    self._started.append(event["started"])
-                elif "ended" in event:
-                    self._codes[event["ended"]] = event["code"]
-                else:
-                    self._serving = True
+                match event["event"]:
+                    case "started":
+                        self._started.append(event["pid"])
+                    case "ended":
+                        self._codes[event["pid"]] = event["code"]
+                    case "serving":
+                        self._serving = True
                 self._news.notify_all()
 
     def start(self, arguments: Sequence[str], log: Path) -> ForkedProcess:
@@ -218,4 +226,4 @@ def start(arguments: Sequence[str], log: Path) -> ForkedProcess:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(_run)

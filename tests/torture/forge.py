@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.forked import die_with_parent, warm_up
+from tests.support.forked import die_with_parent, serve
 from tests.torture.points import Hit, install
 
 LOCKED: Final = 71
@@ -85,60 +84,6 @@ def _child(order: Mapping[str, Any], ready: int) -> int:
         return LOCKED
 
 
-def serve() -> None:
-    """Fork a daemon for each line that comes in; tell when it is ready and when it has ended."""
-    warm_up()
-    selector = selectors.DefaultSelector()
-    selector.register(0, selectors.EVENT_READ)
-    children: dict[int, int] = {}
-    _say({"event": "serving"})
-    while True:
-        for key, _ in selector.select():
-            if key.fd == 0:
-                line = sys.stdin.buffer.readline()
-                if not line:
-                    return
-                pid, ready = _fork(json.loads(line), selector)
-                children[ready] = pid
-                selector.register(ready, selectors.EVENT_READ)
-                _say({"event": "started", "pid": pid})
-                continue
-            pid = children[key.fd]
-            if os.read(key.fd, 1):
-                _say({"event": "ready", "pid": pid})
-                continue
-            selector.unregister(key.fd)
-            os.close(key.fd)
-            del children[key.fd]
-            _, status = os.waitpid(pid, 0)
-            _say({"event": "ended", "pid": pid, "code": os.waitstatus_to_exitcode(status)})
-
-
-def _say(event: Mapping[str, Any]) -> None:
-    print(json.dumps(event), flush=True)
-
-
-def _fork(order: Mapping[str, Any], selector: selectors.BaseSelector) -> tuple[int, int]:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return pid, reading
-    code = 70
-    try:
-        selector.close()
-        os.close(0)
-        os.close(reading)
-        code = _child(order, writing)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
 @dataclass(slots=True)
 class Forge:
     """The parent, seen from outside. One daemon at a time."""
@@ -197,4 +142,4 @@ def forge() -> Iterator[Forge]:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(_child)
