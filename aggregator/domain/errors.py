@@ -5,6 +5,7 @@ The web maps each `kind` to an HTTP status in one table; nothing here knows HTTP
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -32,17 +33,23 @@ class Problem(Exception):
     """Why a request cannot be done, in words for the person who sent it.
 
     `field` is the path of the field at fault (`params.comments`), `retry_after_s` seconds until it makes sense to
-    try again.
+    try again. `facts` say the same for programs: a stable `reason` word, a limit (`minimum`, `maximum`).
     """
 
     def __init__(
-        self, kind: ProblemKind, detail: str, field: str | None = None, retry_after_s: int | None = None
+        self,
+        kind: ProblemKind,
+        detail: str,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        facts: Mapping[str, str | int] | None = None,
     ) -> None:
         super().__init__(kind, detail, field, retry_after_s)
         self.kind = kind
         self.detail = detail
         self.field = field
         self.retry_after_s = retry_after_s
+        self.facts: Mapping[str, str | int] = facts or {}
 
     def __str__(self) -> str:
         return f"{self.field}: {self.detail}" if self.field else self.detail

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from aggregator.domain.ids import OrderId, RefillId
-from aggregator.domain.orders import Order, OrderState
+from aggregator.domain.orders import FINAL, Order, OrderState
 
 
 class RefillState(StrEnum):
@@ -36,6 +36,30 @@ MUCH_LATER: Final = 7
 """Cooldowns to wait where the provider sees no drop: who sees none today will not see one tomorrow."""
 NEVER_AGAIN: Final = frozenset({"never", "window_over"})
 """Refusals that no later time changes."""
+
+
+class Denial(StrEnum):
+    """Why no refill may be asked for now, as a stable word for programs."""
+
+    UNFINISHED = "not_completed"
+    ENDED = "ended_otherwise"
+    NOT_OFFERED = "not_offered"
+    WINDOW_OVER = "window_over"
+    TOO_EARLY = "too_early"
+    RUNNING = "running"
+    REFUSED = "refused_for_good"
+    USED_UP = "used_up"
+    NO_DROP = "no_drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Why no refill may be asked for now: a word for programs, a sentence for people, and when it may where that is
+    known."""
+
+    why: Denial
+    text: str
+    again_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +139,37 @@ def dropped_enough(order: Order, lost: int, policy: RefillPolicy) -> bool:
     return lost > 0 and lost * 100 >= policy.drop_percent * order.quantity
 
 
-def refusal(
+def denial(
     order: Order, refills: Sequence[Refill], policy: RefillPolicy, at: datetime, *, offered: bool
-) -> str | None:
-    """Why no refill may be asked for now, in words for people; None when it may.
+) -> Denied | None:
+    """Why no refill may be asked for now; None when it may.
 
     `offered`: the provider and this service of it take refills.
     """
     if order.state is not OrderState.COMPLETED or order.finished_at is None:
-        return f"the order is {order.state}; only a completed order is refilled"
+        why = Denial.ENDED if order.state in FINAL else Denial.UNFINISHED
+        return Denied(why, f"the order is {order.state}; only a completed order is refilled")
     if not offered:
-        return "the provider gives no refills for this service"
+        return Denied(Denial.NOT_OFFERED, "the provider gives no refills for this service")
     if not policy.window:
-        return "the service's name at the provider says that there are no refills"
+        return Denied(Denial.NOT_OFFERED, "the service's name at the provider says that there are no refills")
     if at - order.finished_at > policy.window:
-        return f"the refill window of {policy.window} is over"
+        return Denied(Denial.WINDOW_OVER, f"the refill window of {policy.window} is over")
     if at - order.finished_at < policy.min_age:
-        return f"the order finished less than {policy.min_age} ago"
+        old_enough = order.finished_at + policy.min_age
+        return Denied(Denial.TOO_EARLY, f"the order finished less than {policy.min_age} ago", old_enough)
     if any(refill.state in OPEN for refill in refills):
-        return "a refill is running"
+        return Denied(Denial.RUNNING, "a refill is running")
     final_word = next((refill for refill in refills if refill.outcome in NEVER_AGAIN), None)
     if final_word is not None:
-        return f"the provider refused for good: {final_word.detail or final_word.outcome}"
+        said = final_word.detail or final_word.outcome
+        return Denied(Denial.REFUSED, f"the provider refused for good: {said}")
     if len([refill for refill in refills if refill.state is RefillState.COMPLETED]) >= policy.max_refills:
-        return f"the order had its {policy.max_refills} refills"
+        return Denied(Denial.USED_UP, f"the order had its {policy.max_refills} refills")
+    ends = cooled_down(refills, policy)
     if any(at - one.requested_at < policy.cooldown for one in refills if one.outcome != LATER_AT):
-        return f"the last refill was asked for less than {policy.cooldown} ago"
-    if (ends := cooled_down(refills, policy)) is not None and at < ends:
-        return f"the provider saw no drop; it is asked again after {MUCH_LATER} times {policy.cooldown}"
+        return Denied(Denial.TOO_EARLY, f"the last refill was asked for less than {policy.cooldown} ago", ends)
+    if ends is not None and at < ends:
+        text = f"the provider saw no drop; it is asked again after {MUCH_LATER} times {policy.cooldown}"
+        return Denied(Denial.NO_DROP, text, ends)
     return None

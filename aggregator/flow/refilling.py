@@ -7,6 +7,7 @@ cooldown.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,13 +23,15 @@ from aggregator.domain.refills import (
     LATER_AT,
     MUCH_LATER,
     NEVER_AGAIN,
+    Denial,
+    Denied,
     Refill,
     RefillPolicy,
     RefillState,
     cooled_down,
+    denial,
     drop,
     dropped_enough,
-    refusal,
 )
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
@@ -139,10 +142,10 @@ class Refilling:
         if (reason := self._not_by_itself(connection, order, policy)) is not None:
             order_store.set_refill_due(connection, number, None)
             return reason
-        reason = request(self._house, connection, order, now)
-        due = _again(order, self._past(connection, order), policy, now) if reason else None
+        denied = request(self._house, connection, order, now)
+        due = _again(order, self._past(connection, order), policy, now) if denied else None
         order_store.set_refill_due(connection, number, due)
-        return reason
+        return denied.text if denied else None
 
     @staticmethod
     def _not_by_itself(connection: Connection, order: Order, policy: RefillPolicy | None) -> str | None:
@@ -400,23 +403,23 @@ class Refilling:
             return False
         others = [one for one in self._past(connection, order) if one.number != refill]
         offered = gateway.capabilities.refill and traits.refill
-        return refusal(order, others, policy, now, offered=offered) is None
+        return denial(order, others, policy, now, offered=offered) is None
 
 
-def request(house: House, connection: Connection, order: Order, now: datetime) -> str | None:
+def request(house: House, connection: Connection, order: Order, now: datetime) -> Denied | None:
     """Journal a refill for an order, with its event; or the reason why it cannot have one now."""
     traits = traits_of(connection, order)
     policy = policy_of(house, order, traits)
     gateway = house.gateways.get(order.provider or "")
     if policy is None or gateway is None:
-        return "only orders of panel services that are in the config are refilled"
+        return Denied(Denial.NOT_OFFERED, "only orders of panel services that are in the config are refilled")
     past = refills.of_orders(connection, {order.number: order.id}).get(order.id, ())
-    reason = refusal(order, past, policy, now, offered=gateway.capabilities.refill and traits.refill)
-    if reason is not None:
-        return reason
+    denied = denial(order, past, policy, now, offered=gateway.capabilities.refill and traits.refill)
+    if denied is not None:
+        return denied
     due = order_store.refill_due(connection, order.number)
     if past and past[-1].outcome == LATER_AT and due is not None and due > now:
-        return f"the provider gives none before {rfc3339(due)}: {past[-1].detail}"
+        return Denied(Denial.TOO_EARLY, f"the provider gives none before {rfc3339(due)}: {past[-1].detail}", due)
     lost = drop(order, refills.remained(connection, order.number))
     refill_id = RefillId(new_id("rfl", now))
     number = refills.add(connection, refill_id, order.number, gateway.name, lost, now)
@@ -431,14 +434,20 @@ async def request_by_hand(house: House, order: Order) -> Order:
 
     def write(connection: Connection) -> Order:
         current = order_store.load_for_update(connection, order.number)
-        reason = request(house, connection, current, now)
-        if reason is not None:
-            raise Problem(ProblemKind.CONFLICT, f"no refill now: {reason}")
+        denied = request(house, connection, current, now)
+        if denied is not None:
+            raise _conflict(denied, now)
         return order_store.load_for_update(connection, order.number)
 
     asked = await house.database.write(write)
     house.wakeups.wake("sequencing", "refilling")
     return asked
+
+
+def _conflict(denied: Denied, now: datetime) -> Problem:
+    wait_s = math.ceil((denied.again_at - now).total_seconds()) if denied.again_at is not None else None
+    facts = {"reason": str(denied.why)}
+    return Problem(ProblemKind.CONFLICT, f"no refill now: {denied.text}", retry_after_s=wait_s, facts=facts)
 
 
 def _again(order: Order, past: Sequence[Refill], policy: RefillPolicy | None, now: datetime) -> datetime | None:

@@ -2,7 +2,8 @@
 
 A document's `type` is `urn:aggregator:problem:` and the value of its ProblemKind (`…:invalid-field`), which never
 changes its meaning; a status of the framework that has no kind of its own goes by its phrase (`…:request-timeout`).
-`field` is the path of the field at fault, `errors` all of them where there are several, `instance` the request.
+`field` is the path of the field at fault, `errors` all of them where there are several, `instance` the request;
+`reason`, `minimum` and `maximum` say for programs what `detail` says for people.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def problem_document(problem: Problem, request_id: str | None = None) -> dict[st
         "title": title,
         "status": status,
         "detail": str(problem),
+        **problem.facts,
     }
     if problem.field is not None:
         document["field"] = problem.field

@@ -20,9 +20,9 @@ from aggregator.domain.refills import (
     Refill,
     RefillPolicy,
     RefillState,
+    denial,
     drop,
     dropped_enough,
-    refusal,
 )
 from tests.support.examples import NOW, a_completed_order, a_refill, a_refill_policy
 
@@ -58,8 +58,8 @@ class RefillLife(RuleBasedStateMachine):
 
     @rule(offered=st.booleans())
     def a_refill_is_wished(self, offered: bool) -> None:
-        reason = refusal(self.order, self.refills, self.policy, self.now, offered=offered)
-        assert reason == refusal(self.order, [*reversed(self.refills)], self.policy, self.now, offered=offered)
+        reason = denial(self.order, self.refills, self.policy, self.now, offered=offered)
+        assert reason == denial(self.order, [*reversed(self.refills)], self.policy, self.now, offered=offered)
         if reason is not None:
             return
         assert offered
@@ -68,7 +68,7 @@ class RefillLife(RuleBasedStateMachine):
             id=RefillId(f"ref_{number}"), number=number, state=R.REQUESTED, requested_at=self.now, dropped=1
         )
         self.refills.append(asked)
-        assert refusal(self.order, self.refills, self.policy, self.now, offered=True) is not None, "asked twice"
+        assert denial(self.order, self.refills, self.policy, self.now, offered=True) is not None, "asked twice"
 
     @precondition(lambda self: any(one.state in OPEN for one in self.refills))
     @rule(

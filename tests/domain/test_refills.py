@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.domain.orders import OrderState
-from aggregator.domain.refills import OPEN, Refill, RefillState, drop, dropped_enough, refusal, surprising
+from aggregator.domain.orders import FINAL, OrderState
+from aggregator.domain.refills import OPEN, Denial, Refill, RefillState, denial, drop, dropped_enough, surprising
 from tests.support.examples import NOW, a_bought_order, a_completed_order, a_refill, a_refill_policy
 
 DAY = timedelta(days=1)
@@ -23,7 +23,8 @@ def at(days: float) -> timedelta:
 
 def why_not(days: float, *refills: Refill, offered: bool = True) -> str | None:
     """Why an order that was completed `days` ago may not be refilled."""
-    return refusal(a_completed_order(), refills, POLICY, NOW + at(days), offered=offered)
+    denied = denial(a_completed_order(), refills, POLICY, NOW + at(days), offered=offered)
+    return denied.text if denied is not None else None
 
 
 @pytest.mark.parametrize(("remains", "lost"), [(None, None), (0, 0), (157, 157), (-3, 0), (1000, 1000), (1001, None)])
@@ -82,7 +83,10 @@ def test_a_completed_order_of_some_age_may_be_refilled() -> None:
 @pytest.mark.parametrize("state", sorted(set(OrderState) - {OrderState.COMPLETED}))
 def test_only_a_completed_order_is_refilled(state: OrderState) -> None:
     order = a_completed_order(state=state)
-    assert f"the order is {state}" in str(refusal(order, (), POLICY, NOW + DAY, offered=True))
+    denied = denial(order, (), POLICY, NOW + DAY, offered=True)
+    assert denied is not None
+    assert f"the order is {state}" in denied.text
+    assert denied.why is (Denial.ENDED if state in FINAL else Denial.UNFINISHED)
 
 
 def test_a_provider_without_refills_is_not_asked() -> None:
@@ -146,9 +150,19 @@ def test_whatever_came_before_a_refill_is_asked_for_only_within_the_rules(
 ) -> None:
     refills = [a_refill(state=state, requested_at=NOW + at(day)) for day, state in history]
     now = NOW + at(days)
-    if refusal(a_completed_order(), refills, POLICY, now, offered=offered) is None:
+    if denial(a_completed_order(), refills, POLICY, now, offered=offered) is None:
         assert offered
         assert POLICY.min_age <= now - NOW <= POLICY.window
         assert all(now - refill.requested_at >= POLICY.cooldown for refill in refills)
         assert not {refill.state for refill in refills} & OPEN
         assert sum(refill.state is RefillState.COMPLETED for refill in refills) < POLICY.max_refills
+
+
+def test_who_is_too_early_is_told_when() -> None:
+    denied = denial(a_completed_order(), [], POLICY, NOW + at(0.5), offered=True)
+    assert denied is not None
+    assert (denied.why, denied.again_at) == (Denial.TOO_EARLY, NOW + POLICY.min_age)
+    asked = a_refill(state=RefillState.COMPLETED, requested_at=NOW + at(2))
+    denied = denial(a_completed_order(), [asked], POLICY, NOW + at(2.5), offered=True)
+    assert denied is not None
+    assert (denied.why, denied.again_at) == (Denial.TOO_EARLY, NOW + at(2) + POLICY.cooldown)

@@ -100,14 +100,14 @@ def rest_forgets_that_it_was_made(stack: ExitStack) -> None:
 
 def count_refills_each_time(stack: ExitStack) -> None:
     """Whoever tells a count gets a refill at once, whatever was asked for before."""
-    real_record, real_refusal = counting._record, vars(refilling)["refusal"]
+    real_record, real_denial = counting._record, vars(refilling)["denial"]
 
     def record(connection: Connection, house: House, number: int, count: int, now: datetime, *, again: bool) -> Any:
         saved = real_record(connection, house, number, count, now, again=again)
         if saved is not None:
             with ExitStack() as inner:
-                forget: Any = lambda order, past, *rest, **more: real_refusal(order, (), *rest, **more)  # noqa: E731
-                swap(inner, refilling, "refusal", forget)
+                forget: Any = lambda order, past, *rest, **more: real_denial(order, (), *rest, **more)  # noqa: E731
+                swap(inner, refilling, "denial", forget)
                 refilling.request(house, connection, saved, now)
         return order_store.load_for_update(connection, number) if saved is not None else None
 

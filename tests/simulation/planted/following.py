@@ -114,12 +114,12 @@ def interrupted_refill_asked_again(stack: ExitStack) -> None:
 
 def cooldown_ignored(stack: ExitStack) -> None:
     """A refill is asked for whatever was asked for before."""
-    real: Any = vars(refilling)["refusal"]
+    real: Any = vars(refilling)["denial"]
 
-    def refusal(order: Any, past: Any, policy: Any, now: Any, **more: Any) -> Any:
+    def denial(order: Any, past: Any, policy: Any, now: Any, **more: Any) -> Any:
         return real(order, (), policy, now, **more)
 
-    swap(stack, refilling, "refusal", refusal)
+    swap(stack, refilling, "denial", denial)
 
 
 _REFILLS: Final = Focus(services=("drops",), chaos=("arm_crash", "refill"), orders=4, settle_s=SOON_S)
