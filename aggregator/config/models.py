@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, field_validator
@@ -212,6 +213,11 @@ class Settings(Model):
     webhooks: Several[WebhookSettings] = ()
     callbacks: CallbackSettings = CallbackSettings()
     retention: RetentionSettings = RetentionSettings()
+
+    @cached_property
+    def at_panel(self) -> Mapping[int, str]:
+        """What is sold at the panel door: the names of services by their `panel_id`."""
+        return {one.panel_id: name for name, one in self.services.items() if one.panel_id is not None}
 
     @property
     def local_admin(self) -> bool:

@@ -139,6 +139,14 @@ def dropped_enough(order: Order, lost: int, policy: RefillPolicy) -> bool:
     return lost > 0 and lost * 100 >= policy.drop_percent * order.quantity
 
 
+def unfinished(order: Order) -> Denied | None:
+    """Why an order in this state is never refilled; None for a completed one."""
+    if order.state is OrderState.COMPLETED and order.finished_at is not None:
+        return None
+    why = Denial.ENDED if order.state in FINAL else Denial.UNFINISHED
+    return Denied(why, f"the order is {order.state}; only a completed order is refilled")
+
+
 def denial(
     order: Order, refills: Sequence[Refill], policy: RefillPolicy, at: datetime, *, offered: bool
 ) -> Denied | None:
@@ -146,9 +154,8 @@ def denial(
 
     `offered`: the provider and this service of it take refills.
     """
-    if order.state is not OrderState.COMPLETED or order.finished_at is None:
-        why = Denial.ENDED if order.state in FINAL else Denial.UNFINISHED
-        return Denied(why, f"the order is {order.state}; only a completed order is refilled")
+    if (not_over := unfinished(order)) is not None or order.finished_at is None:
+        return not_over
     if not offered:
         return Denied(Denial.NOT_OFFERED, "the provider gives no refills for this service")
     if not policy.window:

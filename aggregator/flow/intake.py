@@ -51,6 +51,9 @@ class NewOrder:
     max_cost: Money | None = None
     provider: str | None = None
     callback_url: str | None = None
+    at_panel: bool = False
+    """Asked for at the panel door, by its customs: what the service's type has no use for is left out instead of
+    refused (but never runs: without them another thing would be bought), and what nobody has in stock is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,12 @@ class Intake:
             raise Problem(ProblemKind.UNKNOWN_SERVICE, f"there is no service {wish.service!r}", "service")
         check_params(wish.params)
         kind_type = self._type(service, wish)
-        quantity = quantity_of(kind_type, wish.quantity, wish.params)
+        derived = kind_type.quantity is not QuantityFrom.CALLER
+        quantity = quantity_of(kind_type, None if derived and wish.at_panel else wish.quantity, wish.params)
         self._check_quantity(service, wish, kind_type, quantity)
+        if wish.at_panel and self._sold_out(service, wish, quantity):
+            facts = {"reason": "out_of_stock"}
+            raise Problem(ProblemKind.INVALID_FIELD, "is more than anybody has in stock", "quantity", facts=facts)
         runs = self._runs(service, wish, kind_type, quantity)
         lacking = missing_params(kind_type, wish.link, wish.params)
         if lacking:
@@ -137,9 +144,10 @@ class Intake:
         self._check_rest(service, wish)
         # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
         ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
-        if ignored and self._known(service):
+        unused = ignored if self._known(service) else []
+        if unused and not wish.at_panel:
             detail = f"is not taken by services of type {kind_type.name}; leave it out"
-            raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{ignored[0]}")
+            raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{unused[0]}")
         now = self._house.clock.now()
         return Order(
             id=OrderId(new_id("ord", now)),
@@ -152,7 +160,11 @@ class Intake:
             created_at=now,
             updated_at=now,
             link=wish.link,
-            params={name: value for name, value in wish.params.items() if runs > 1 or name not in DRIP},
+            params={
+                name: value
+                for name, value in wish.params.items()
+                if (runs > 1 or name not in DRIP) and name not in unused
+            },
             role=Role.PARENT if runs > 1 and not self._dripped_there(service, wish, quantity) else Role.ORDER,
             reference=wish.reference,
             metadata=dict(wish.metadata),
@@ -213,13 +225,26 @@ class Intake:
         if not 1 <= quantity <= MAX_QUANTITY:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_QUANTITY}, got {quantity}", "quantity")
         if service.kind == "sms" and quantity > MAX_NUMBERS:
-            raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_NUMBERS} numbers", "quantity")
+            detail, facts = f"must be from 1 to {MAX_NUMBERS} numbers", _bounds(quantity, 1, MAX_NUMBERS)
+            raise Problem(ProblemKind.INVALID_FIELD, detail, "quantity", facts=facts)
         rows = [row for row in self._known(service, wish.provider) if service_type(service.kind, row.type) == kind_type]
         if not rows or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
             return
         if not any(row.minimum <= quantity <= row.maximum for row in rows):
             ranges = " or ".join(sorted({f"{row.minimum} to {row.maximum}" for row in rows}))
-            raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity")
+            facts = _bounds(quantity, min(row.minimum for row in rows), max(row.maximum for row in rows))
+            raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity", facts=facts)
+
+    def _sold_out(self, service: ServiceSettings, wish: NewOrder, quantity: int) -> bool:
+        """Whether every offer was last heard to have less than is wanted: who asks can still buy elsewhere."""
+        rows: list[CatalogueRow] = []
+        for offer in service.offers:
+            country = (offer.country or wish.params.get("country") or "").casefold()
+            found = self._rows.get((offer.provider, offer_service(offer)))
+            if not found:
+                return False
+            rows.extend(row for row in found if not country or row.country.casefold() == country)
+        return bool(rows) and all(row.has_stock and row.stock is not None and row.stock < quantity for row in rows)
 
     def _runs(self, service: ServiceSettings, wish: NewOrder, kind_type: ServiceType, quantity: int) -> int:
         """How many runs the order has, each of `quantity`; one run is an order like any other."""
@@ -277,6 +302,13 @@ class Intake:
                 f"there is no exchange rate for {limit.currency}; give it in {settings.currency}",
                 "max_cost",
             )
+
+
+def _bounds(quantity: int, least: int, most: int) -> dict[str, str | int]:
+    """Where a quantity lies that nobody takes, for programs; between the ranges of several offers it has no word."""
+    if quantity < least:
+        return {"reason": "below_minimum", "minimum": least}
+    return {"reason": "above_maximum", "maximum": most} if quantity > most else {"reason": "between_offers"}
 
 
 def _check_text(value: str | None, longest: int, field_name: str) -> None:

@@ -32,6 +32,7 @@ from aggregator.domain.refills import (
     denial,
     drop,
     dropped_enough,
+    unfinished,
 )
 from aggregator.domain.wire import NotSent
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
@@ -411,6 +412,8 @@ def request(house: House, connection: Connection, order: Order, now: datetime) -
     traits = traits_of(connection, order)
     policy = policy_of(house, order, traits)
     gateway = house.gateways.get(order.provider or "")
+    if (not_over := unfinished(order)) is not None:
+        return not_over
     if policy is None or gateway is None:
         return Denied(Denial.NOT_OFFERED, "only orders of panel services that are in the config are refilled")
     past = refills.of_orders(connection, {order.number: order.id}).get(order.id, ())

@@ -77,6 +77,17 @@ def family(connection: Connection, parent: OrderId) -> list[Member]:
     return found
 
 
+def runs_of(connection: Connection, parents: Sequence[OrderId]) -> dict[OrderId, list[int]]:
+    """The numbers of the runs that were made of each parent so far."""
+    if not parents:
+        return {}
+    query = select(orders.c.parent, orders.c.number).where(orders.c.parent.in_(parents), orders.c.role == "run")
+    found: dict[OrderId, list[int]] = {}
+    for parent, number in connection.execute(query.order_by(orders.c.number)):
+        found.setdefault(OrderId(parent), []).append(number)
+    return found
+
+
 def is_canceled_above(connection: Connection, order: Order) -> bool:
     """Whether the caller wished an end to what this order is a run or a rest of."""
     above: str | None = order.parent

@@ -1,21 +1,27 @@
-"""Rented numbers in the database: inserted with the purchase, claimed for code checks, saved with their events."""
+"""Rented numbers in the database: inserted with the purchase, claimed for code checks, saved with their events.
+
+A number's id is one that no order has, or the number of its own order: the panel door gives both out as ids, and gives
+them out before anything is rented.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, text, update
 
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
 from aggregator.domain.numbers import Code, Number, NumberState, Place
+from aggregator.domain.orders import FINAL, Order
 from aggregator.domain.sizes import MAX_COUNTRY, MAX_PHONE
 from aggregator.storage import claims
-from aggregator.storage.tables import numbers
+from aggregator.storage.tables import number_ids, numbers, orders
 
 
 def number_from(row: RowMapping, order: OrderId) -> Number:
@@ -49,10 +55,12 @@ def add(
     next_check_at: datetime,
 ) -> None:
     """Insert rented numbers: (provider order, phone, country) each."""
+    rented = list(rented)
     connection.execute(
         insert(numbers),
         [
             {
+                "id": number_id,
                 "order_number": order_number,
                 "provider": provider,
                 "provider_order": provider_order,
@@ -64,9 +72,57 @@ def add(
                 "created_at": at,
                 "next_check_at": next_check_at,
             }
-            for provider_order, phone, country in rented
+            for number_id, (provider_order, phone, country) in zip(
+                _free_ids(connection, order_number, len(rented)), rented, strict=True
+            )
         ],
     )
+
+
+def reserve_ids(connection: Connection, order_number: int, count: int) -> None:
+    """Give the numbers that an order asks for their ids, so that they can be named before they are rented."""
+    if count > 1:
+        fresh = _from_orders(connection, count - 1)
+        connection.execute(insert(number_ids), [{"id": one, "order_number": order_number} for one in fresh])
+
+
+def ids_of(connection: Connection, order_number: int) -> list[int]:
+    """The ids that were given to an order's numbers, rented or not; the order's own number is the first."""
+    query = select(number_ids.c.id).where(number_ids.c.order_number == order_number).order_by(number_ids.c.id)
+    return [order_number, *connection.execute(query).scalars()]
+
+
+def order_of(connection: Connection, number_id: int) -> int | None:
+    """The number of the order that a number's id was given to."""
+    for query in (
+        select(numbers.c.order_number).where(numbers.c.id == number_id),
+        select(number_ids.c.order_number).where(number_ids.c.id == number_id),
+        select(orders.c.number).where(orders.c.number == number_id, orders.c.kind == "sms"),
+    ):
+        if (found := connection.execute(query).scalar()) is not None:
+            return int(found)
+    return None
+
+
+def _free_ids(connection: Connection, order_number: int, count: int) -> list[int]:
+    """Ids for numbers that were just rented: those that were given out for the order, and new ones where a provider
+    rents more than it was asked for. Numbers rented by earlier releases have ids that orders have, too."""
+    given = ids_of(connection, order_number)
+    taken = set(connection.execute(select(numbers.c.id).where(numbers.c.id.in_(given))).scalars())
+    free = [one for one in given if one not in taken][:count]
+    return [*free, *_from_orders(connection, count - len(free))]
+
+
+def _from_orders(connection: Connection, count: int) -> list[int]:
+    """Numbers that no order will ever have."""
+    if count <= 0:
+        return []
+    if connection.dialect.name == "postgresql":
+        query = text("SELECT nextval(pg_get_serial_sequence('orders', 'number')) FROM generate_series(1, :count)")
+        return list(connection.execute(query, {"count": count}).scalars())
+    bump = text("UPDATE sqlite_sequence SET seq = seq + :count WHERE name = 'orders' RETURNING seq")
+    last: int = connection.execute(bump, {"count": count}).scalar_one()
+    return list(range(last - count + 1, last + 1))
 
 
 def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[OrderId, tuple[Number, ...]]:
@@ -80,6 +136,33 @@ def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[Ord
         order = owners[row["order_number"]]
         found.setdefault(order, []).append(number_from(row, order))
     return {order: tuple(group) for order, group in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """What is known of an order's numbers: those that it rented, and the ids given to all that it asked for."""
+
+    order: Order
+    ids: tuple[int, ...]
+    rented: Mapping[int, Number]
+    countries: Mapping[int, str]
+
+    @property
+    def over(self) -> bool:
+        """Whether no further number will come: the order was bought, or ended."""
+        return bool(self.rented) or self.order.state in FINAL
+
+
+def rental(connection: Connection, order: Order) -> Rental:
+    """An SMS order with its numbers."""
+    query = select(numbers).where(numbers.c.order_number == order.number).order_by(numbers.c.id)
+    rows = connection.execute(query).mappings().all()
+    return Rental(
+        order=order,
+        ids=tuple(ids_of(connection, order.number)),
+        rented={row["id"]: number_from(row, order.id) for row in rows},
+        countries={row["id"]: row["country"] for row in rows},
+    )
 
 
 _WAITING: Final = (

@@ -154,6 +154,8 @@ def add(connection: Connection, order: Order, drafts: Sequence[Draft], *, give_u
     }
     number = connection.execute(_INSERT, row).scalar_one()
     stored = replace(order, number=OrderNumber(number), sequence=len(drafts), version=1)
+    if order.kind == "sms":
+        number_store.reserve_ids(connection, number, order.quantity)
     outbox.append(connection, replace(stored, sequence=0), Related(), drafts, order.created_at)
     return stored
 
@@ -183,6 +185,16 @@ def find(connection: Connection, reference: str, owner: str | None) -> Order | N
         match = and_(match, orders.c.owner == owner)
     row = connection.execute(select(orders).where(match)).mappings().one_or_none()
     return order_from(row) if row is not None else None
+
+
+def find_many(connection: Connection, numbers: Sequence[int], owner: str | None) -> list[Order]:
+    """Those of these orders that there are; with an owner, only theirs."""
+    if not numbers:
+        return []
+    query = select(orders).where(orders.c.number.in_(numbers)).order_by(orders.c.number)
+    if owner is not None:
+        query = query.where(orders.c.owner == owner)
+    return [order_from(row) for row in connection.execute(query).mappings()]
 
 
 def related(connection: Connection, order: Order) -> Related:

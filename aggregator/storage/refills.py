@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, case, insert, or
 from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
 from aggregator.storage import claims
-from aggregator.storage.tables import REFILL_ASKED, events, refills
+from aggregator.storage.tables import REFILL_ASKED, events, orders, refills
 
 _MAY_BE_CALLED: Final = or_(refills.c.state != "requested", refills.c.sent_at.is_(None))
 """One that was sent and not settled is left to reconciliation, whoever's claim on it ran out."""
@@ -75,6 +75,14 @@ def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[Ord
         order = owners[row["order_number"]]
         found.setdefault(order, []).append(refill_from(row, order))
     return {order: tuple(group) for order, group in found.items()}
+
+
+def states(connection: Connection, wanted: Sequence[int], owner: str | None) -> dict[int, RefillState]:
+    """The states of these refills, by their number; with an owner, only those of their orders."""
+    query = select(refills.c.number, refills.c.state).where(refills.c.number.in_(wanted))
+    if owner is not None:
+        query = query.join(orders, refills.c.order_number == orders.c.number).where(orders.c.owner == owner)
+    return {number: RefillState(state) for number, state in connection.execute(query)}
 
 
 _WAITING: Final = (

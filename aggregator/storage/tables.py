@@ -410,6 +410,16 @@ numbers = Table(
     sqlite_autoincrement=True,
 )
 
+# Ids of rented numbers that were given before the numbers were: an order's first number has the order's own number, the
+# others have these. All of them are numbers that no order has, because callers of the panel door know both as ids.
+number_ids = Table(
+    "number_ids",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("order_number", ForeignKey("orders.number"), nullable=False),
+    Index("ix_number_ids_order_number", "order_number"),
+)
+
 accounts = Table(
     "accounts",
     metadata,

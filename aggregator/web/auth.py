@@ -16,6 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from aggregator.config import KeySettings, Scope
+from aggregator.config.callers import Panel
 from aggregator.domain.clock import Clock
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.log import get_logger
@@ -40,6 +41,8 @@ class Caller:
     scopes: frozenset[Scope]
     requests_per_second: float = 0
     max_open_orders: int = 0
+    panel: Panel = "smm_plus"
+    panel_get: bool = False
 
     @property
     def is_admin(self) -> bool:
@@ -77,7 +80,15 @@ class Gate:
 
     def admit(self, request: web.Request, allowed: frozenset[Scope]) -> Caller:
         """The caller of a request; Problem 401, 403 or 429."""
-        caller = self._identify(request)
+        return self._admitted(self._identify(request), allowed)
+
+    def admit_key(self, request: web.Request, presented: str, allowed: frozenset[Scope]) -> Caller:
+        """The same for a key that stands among a request's parameters, as the panel protocol has it."""
+        if not presented and not (self._local_admin and is_unix(request)):
+            raise Problem(ProblemKind.UNAUTHENTICATED, "send your key as the parameter key")
+        return self._admitted(self._known(request, presented), allowed)
+
+    def _admitted(self, caller: Caller, allowed: frozenset[Scope]) -> Caller:
         self._rates.take(caller.name, caller.requests_per_second, self._clock.monotonic())
         if not caller.scopes & allowed:
             wanted = " or ".join(sorted(allowed))
@@ -87,13 +98,18 @@ class Gate:
     def _identify(self, request: web.Request) -> Caller:
         header = request.headers.get("Authorization")
         if self._local_admin and is_unix(request):
-            return Caller(LOCAL, frozenset({"admin"}))
+            return _LOCAL_ADMIN
         if header is None:
             raise Problem(ProblemKind.UNAUTHENTICATED, "send your key as Authorization: Bearer KEY")
         scheme, _, presented = header.partition(" ")
         if scheme.lower() != "bearer" or not presented.strip():
             raise Problem(ProblemKind.UNAUTHENTICATED, "the Authorization header must read: Bearer KEY")
-        caller = self._owner(presented.strip())
+        return self._known(request, presented.strip())
+
+    def _known(self, request: web.Request, presented: str) -> Caller:
+        if self._local_admin and is_unix(request):
+            return _LOCAL_ADMIN
+        caller = self._owner(presented)
         if caller is None:
             peer = request.remote or "unix"
             self._wrong.count(peer, self._clock.monotonic())
@@ -111,6 +127,7 @@ class Gate:
         return found
 
 
+_LOCAL_ADMIN: Final = Caller(LOCAL, frozenset({"admin"}))
 GATE: Final = web.AppKey("gate", Gate)
 
 
@@ -125,4 +142,6 @@ def _digest(key: str) -> bytes:
 
 
 def _caller(key: KeySettings) -> Caller:
-    return Caller(key.name, frozenset(key.scopes), key.requests_per_second, key.max_open_orders)
+    return Caller(
+        key.name, frozenset(key.scopes), key.requests_per_second, key.max_open_orders, key.panel, key.panel_get
+    )

@@ -39,19 +39,24 @@ class _Absurd:
 
 async def read_body(request: web.Request) -> bytes:
     """The whole body of a JSON request; 413, 415, 408 or 400 otherwise."""
+    body = await read_raw(request)
+    if body:
+        _check_type(request)
+    return body
+
+
+async def read_raw(request: web.Request) -> bytes:
+    """The whole body of a request, whatever it is; 413, 408 or 400 otherwise."""
     limit = request.client_max_size
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(limit)
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            body = await request.read()
+            return await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {READ_TIMEOUT_S:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError) as exc:
         raise Problem(ProblemKind.BAD_JSON, "the body did not arrive whole, or its encoding is broken") from exc
-    if body:
-        _check_type(request)
-    return body
 
 
 def _check_type(request: web.Request) -> None:

@@ -15,7 +15,7 @@ from aggregator.domain.documents import order_document
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.orders import Order
 from aggregator.flow.base import House
-from aggregator.flow.intake import Idempotency, NewOrder
+from aggregator.flow.intake import Idempotency, NewOrder, Taken
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import parse_object, read_body
 from aggregator.web.limits import OpenOrders
@@ -46,7 +46,7 @@ async def create(request: web.Request, caller: Caller) -> web.Response:
         result = results[0]
         return created_answer(result) if isinstance(result, Order) else problem_answer(result, request_id)
 
-    return await _take(request, caller, key, [wish], answer, alone=True)
+    return await _answered(request, caller, key, [wish], answer, alone=True)
 
 
 async def create_batch(request: web.Request, caller: Caller) -> web.Response:
@@ -59,13 +59,13 @@ async def create_batch(request: web.Request, caller: Caller) -> web.Response:
         items = read(BatchRequest, body, deep=False).orders
     except Problem as problem:
         refusal = problem_answer(problem, request_id)
-        return await _take(request, caller, key, [problem], lambda _: refusal, alone=True)
+        return await _answered(request, caller, key, [problem], lambda _: refusal, alone=True)
     wishes = [_wish(house, caller, item) for item in items]
 
     def answer(results: Results) -> Answer:
         return Answer(200, dumps({"results": [_result(result) for result in results]}))
 
-    return await _take(request, caller, key, wishes, answer, alone=False)
+    return await _answered(request, caller, key, wishes, answer, alone=False)
 
 
 def _wish(house: House, caller: Caller, item: object) -> NewOrder | Problem:
@@ -81,7 +81,7 @@ def _result(result: Order | Problem) -> dict[str, object]:
     return {"status": status_of(result), "problem": problem_document(result)}
 
 
-async def _take(
+async def _answered(
     request: web.Request,
     caller: Caller,
     key: Key | None,
@@ -90,21 +90,31 @@ async def _take(
     *,
     alone: bool,
 ) -> web.Response:
-    """Store what can be taken and answer; `alone`: the one problem is the whole request's."""
+    taken = await take(request, caller, key, wishes, answer, alone=alone)
+    return replayed(taken.replayed) if taken.replayed is not None else response(answer(taken.results))
+
+
+async def take(
+    request: web.Request,
+    caller: Caller,
+    key: Key | None,
+    wishes: Sequence[NewOrder | Problem],
+    answer: Callable[[Results], Answer],
+    *,
+    alone: bool,
+) -> Taken:
+    """Store what can be taken, and its answer with it; `alone`: the one problem is the whole request's."""
     services = services_of(request)
     with request.app[RUNNING].only(key):
         if key is not None and caller.max_open_orders and (stored := await find(services.house, key)) is not None:
             # What is answered again takes no room.
-            return replayed(stored)
+            return Taken(replayed=stored)
         limit = request.app[OPEN_ORDERS].admit(services.house, caller.name, caller.max_open_orders, wishes)
         async with limit as admitted:
             first = admitted[0]
             if alone and isinstance(first, Problem) and (key is None or first.kind is ProblemKind.TOO_MANY_REQUESTS):
                 raise first
-            taken = await services.intake.take(admitted, _idempotency(key, answer))
-    if taken.replayed is not None:
-        return replayed(taken.replayed)
-    return response(answer(taken.results))
+            return await services.intake.take(admitted, _idempotency(key, answer))
 
 
 def _idempotency(key: Key | None, answer: Callable[[Results], Answer]) -> Idempotency | None:

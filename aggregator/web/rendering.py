@@ -24,6 +24,10 @@ from aggregator.web.problems import problem_document, problem_headers, status_of
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+CALLER: Final = web.RequestKey("caller", str)
+"""Who sent the request, for its line in the log."""
+ACTION: Final = web.RequestKey("action", str)
+"""What was asked for at the panel door, for the same line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from aggregator.web import api_actions, api_events, api_orders, api_providers, a
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
 from aggregator.web.limits import OpenOrders
 from aggregator.web.once import RUNNING, Running
+from aggregator.web.panel import door
 from aggregator.web.problems import framework_problem, plain_document
-from aggregator.web.rendering import REQUEST_ID, Answer, dumps, problem_answer, response
+from aggregator.web.rendering import ACTION, CALLER, REQUEST_ID, Answer, dumps, problem_answer, response
 from aggregator.web.services import SERVICES, WebServices
 from aggregator.web.sites import start_sites
 
@@ -34,7 +35,6 @@ __all__ = ["WebServices", "create_app", "start_sites"]
 
 log = get_logger()
 
-CALLER: Final = web.RequestKey("caller", str)
 PATIENCE_S: Final = 2.0
 """How long a request waits for another process that holds SQLite's lock, before it is told to come back later."""
 # Names of requests: random once, then counted. Asking the system for randomness each time would let go of the
@@ -88,6 +88,9 @@ def create_app(services: WebServices) -> web.Application:
             app.router.add_get(path, _guarded(endpoint, scopes))
         else:
             app.router.add_route(method, path, _guarded(endpoint, scopes))
+    for path in (door.PATH, f"{door.PATH}/"):
+        for method in ("GET", "POST"):
+            app.router.add_route(method, path, door.panel)
     for path, probe in (("/livez", health.livez), ("/readyz", health.readyz), ("/metrics", health.metrics)):
         app.router.add_get(path, probe)
     house.wakeups.on("feed", feed.wake)
@@ -160,7 +163,9 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
     health.REQUESTS.labels(method, route, status).inc()
     health.REQUEST_SECONDS.labels(method, route).observe(took_s)
     say = log.debug if route in _QUIET else log.info
-    say("request", method=method, route=route, status=status, ms=round(took_s * 1000, 1), caller=request.get(CALLER))
+    more = {"action": action} if (action := request.get(ACTION)) is not None else {}
+    took_ms = round(took_s * 1000, 1)
+    say("request", method=method, route=route, status=status, ms=took_ms, caller=request.get(CALLER), **more)
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

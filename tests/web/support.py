@@ -19,6 +19,7 @@ from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import Money
 from aggregator.flow.base import House
 from aggregator.flow.intake import Intake
+from aggregator.outbound import Outbound
 from aggregator.storage import catalogue, tables
 from aggregator.storage.database import Database
 from aggregator.web.services import WebServices
@@ -79,14 +80,16 @@ ROWS = {
     "hstock": [
         a_row("1", "0.50", "EUR"),
         a_row("3", "2.00", "EUR", kind="product", category="Mail", minimum=1, stock=7, has_stock=True, refill=False),
-        a_row("65f0aa", "0.20", "EUR", kind="sms", category="Codes", country="us", minimum=1, maximum=1, refill=False),
+        a_row("65f0aa", "0.20", "EUR", kind="sms", category="Codes", country="us", minimum=1, maximum=10, refill=False),
     ],
 }
 
 
-async def open_house(database: Database, clock: ManualClock, folder: Path, config: str = CONFIG) -> House:
-    """A house whose providers' catalogues were synced a moment ago."""
-    house = make_house(database, clock, folder, config)
+async def open_house(
+    database: Database, clock: ManualClock, folder: Path, config: str = CONFIG, outbound: Outbound | None = None
+) -> House:
+    """A house whose providers' catalogues were synced a moment ago; with `outbound` it knows what they can do."""
+    house = make_house(database, clock, folder, config, outbound=outbound)
     now = clock.now()
 
     def write(connection: Connection) -> None:

@@ -1,0 +1,194 @@
+"""What the panel door sells: services, categories, stock, projects of numbers, and the balance behind them.
+
+Lists our services that have a `panel_id`, as the offer is that would win now; it asks no provider. One that nobody
+could deliver now stays listed at the last known price: clients take a row that is gone for one that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from aggregator.config import ServiceSettings
+from aggregator.domain.money import Money
+from aggregator.flow.base import House
+from aggregator.flow.storefront import Priced, Shelf, shelf, total
+from aggregator.flow.views import World, load_world, offer_service
+from aggregator.storage import catalogue
+from aggregator.storage.database import Connection
+from aggregator.web.panel.calls import Call
+from aggregator.web.panel.shapes import Listed, price
+from aggregator.web.panel.words import Refused, Word
+
+LARGEST_PAGE: Final = 10_000
+
+
+async def services(call: Call) -> object:
+    """`action=services`, with the paging and the filters of hstockplus.txt."""
+    category, subcategory = call.text("category"), call.text("subcategory")
+    found = [
+        call.shape.service(one)
+        for one in await _listed(call)
+        if category in ("", one.category) and subcategory in ("", one.subcategory)
+    ]
+    limit = min(call.number("limit") or 0, LARGEST_PAGE)
+    return call.shape.services(found, max(1, call.number("page") or 1), limit)
+
+
+async def categories(call: Call) -> object:
+    # {"categories": [{"category": "Instagram", "subcategories": ["Followers", "Comments", "Likes"]}]}
+    found: dict[str, list[str]] = {}
+    for one in await _listed(call):
+        names = found.setdefault(one.category, [])
+        if one.subcategory and one.subcategory not in names:
+            names.append(one.subcategory)
+    return {"categories": [{"category": name, "subcategories": subs} for name, subs in found.items()]}
+
+
+async def inventory(call: Call) -> object:
+    # {"service": 23501, "stock": 42, "available": true, "entityType": "product", "autoDelivery": true}
+    wanted = service_asked(call, "service")
+    found = next((one for one in await _listed(call, [wanted]) if one.id == wanted.panel_id), None)
+    if found is None:
+        raise Refused(Word.SERVICE)
+    return {
+        "service": found.id,
+        "stock": found.stock,
+        "available": found.available,
+        "entityType": found.kind,
+        "autoDelivery": found.shown.row.auto_delivery,
+    }
+
+
+async def balance(call: Call) -> object:
+    """What the providers' accounts hold together, in the currency that prices are in."""
+    # {"balance": "100.84292", "currency": "USD"}
+    house = call.house
+
+    def load(connection: Connection) -> list[Money]:
+        rows = catalogue.health(connection)
+        ours = [rows[name] for name, one in house.settings.providers.items() if one.enabled and name in rows]
+        known = [row for row in ours if row["balance_units"] is not None]
+        return [Money(row["balance_units"], row["balance_currency"]) for row in known]
+
+    held = total(house, await house.database.read(load))
+    return {"balance": held.amount, "currency": held.currency}
+
+
+def service_asked(call: Call, name: str, *, numbers: bool = False) -> ServiceSettings:
+    """The service that a parameter names by its `panel_id`; Refused when there is none of that kind."""
+    if not call.text(name):
+        raise Refused(Word.PARAMETER, name) if numbers else Refused(Word.SERVICE_MISSING)
+    found = call.house.settings.at_panel.get(call.number(name) or 0)
+    service = call.house.settings.services[found] if found is not None else None
+    if service is None or (service.kind == "sms") is not numbers:
+        raise Refused(Word.SERVICE)
+    return service
+
+
+async def _listed(call: Call, wanted: Iterable[ServiceSettings] | None = None) -> list[Listed]:
+    """Services other than numbers of which any price is known, by their id."""
+    house, settings = call.house, call.house.settings
+    names = [(one, name) for one, name in sorted(settings.at_panel.items()) if settings.services[name].kind != "sms"]
+    asked = list(wanted) if wanted is not None else [settings.services[name] for _, name in names]
+    world = await house.database.read(lambda c: load_world(c, asked))
+    found = []
+    for panel_id, name in names:
+        service = settings.services[name]
+        if any(service is one for one in asked):
+            on = shelf(house, service, world)
+            if on.shown is not None:
+                found.append(_as_listed(house, panel_id, name, on, on.shown))
+    return found
+
+
+def _as_listed(house: House, panel_id: int, name: str, on: Shelf, shown: Priced) -> Listed:
+    row, gateway = shown.row, house.gateways.get(shown.offer.provider.name)
+    return Listed(
+        id=panel_id,
+        name=on.service.title or row.name or name,
+        type=row.type or "Default",
+        category=on.service.category or row.category,
+        subcategory=row.subcategory,
+        kind=on.service.kind,
+        shown=shown,
+        stock=_stock(on),
+        available=on.best is not None,
+        cancel=row.cancel and gateway is not None and gateway.capabilities.cancel,
+    )
+
+
+def _stock(on: Shelf) -> int | None:
+    """What one order could buy at most now: none where nobody could take one, unknown where somebody does not say."""
+    if on.best is None:
+        return 0
+    known = [one.row.stock for one in on.priced]
+    return None if None in known else max(stock for stock in known if stock is not None)
+
+
+# --- numbers ---
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Numbers of one country that one of our services rents."""
+
+    id: int
+    name: str
+    country: str
+    title: str
+    shown: Priced
+    available: bool
+
+
+async def sms_projects(call: Call) -> object:
+    # [{"project_id": "65f...", "name": "OpenAI / ChatGPT", "price": "0.5000", "country_id": "us",
+    #   "country_title": "United States"}]
+    wanted = call.text("country").casefold()
+    return [
+        {
+            "project_id": str(one.id),
+            "name": one.name,
+            "price": price(one.shown.price),
+            "country_id": one.country,
+            "country_title": one.title,
+        }
+        for one in await _projects(call)
+        if wanted in ("", one.country.casefold())
+    ]
+
+
+async def sms_countries(call: Call) -> object:
+    # [{"country_code": "us", "country_name": "United States"}]
+    names = {one.country: one.title for one in await _projects(call)}
+    return [{"country_code": code, "country_name": name} for code, name in names.items()]
+
+
+async def _projects(call: Call) -> Sequence[Project]:
+    house, settings = call.house, call.house.settings
+    ours = [(one, name) for one, name in sorted(settings.at_panel.items()) if settings.services[name].kind == "sms"]
+    world = await house.database.read(lambda c: load_world(c, [settings.services[name] for _, name in ours]))
+    return list(chain.from_iterable(_of_service(house, one, name, world) for one, name in ours))
+
+
+def _of_service(house: House, panel_id: int, name: str, world: World) -> Iterator[Project]:
+    service = house.settings.services[name]
+    for country in _countries(service, world):
+        on = shelf(house, service, world, {"country": country} if country else {})
+        if on.shown is not None:
+            row = on.shown.row
+            yield Project(
+                panel_id, service.title or row.name or name, row.country, row.category, on.shown, on.best is not None
+            )
+
+
+def _countries(service: ServiceSettings, world: World) -> Sequence[str]:
+    """The countries that a service's offers have, each once; an offer without one rents in all of its project's."""
+    found: dict[str, str] = {}
+    for offer in service.offers:
+        rows = world.rows.get((offer.provider, offer_service(offer)), [])
+        for country in [offer.country] if offer.country else [row.country for row, _ in rows if row.kind == "sms"]:
+            found.setdefault(country.casefold(), country)
+    return list(found.values())
