@@ -138,7 +138,7 @@ async def test_an_owner_reads_only_events_of_their_orders(database: Database) ->
     def work(connection: Connection) -> None:
         rows.accept(connection, owner="shop")
         rows.accept(connection, owner="other")
-        outbox.append_general(connection, Draft("provider.down", {"provider": "smmplus"}), NOW)
+        outbox.append_general(connection, Draft("provider.up", {"provider": "smmplus"}), NOW)
         rows.accept(connection, owner="shop")
         rows.sequence(connection)
 
@@ -271,7 +271,7 @@ async def test_a_code_does_not_wait_for_the_orders_other_events(database: Databa
             connection,
             order,
             Related(),
-            [Draft("order.progress"), Draft("sms.code", lane="n7"), Draft("sms.code", lane="n8")],
+            [Draft("order.progress"), Draft("order.completed", lane="n7"), Draft("order.completed", lane="n8")],
             NOW,
         )
         connection.execute(text("UPDATE orders SET sequence = 4"))
@@ -279,7 +279,7 @@ async def test_a_code_does_not_wait_for_the_orders_other_events(database: Databa
 
     await database.write(work)
     claimed = await claim(database)
-    assert sorted(delivery.type for delivery in claimed) == ["order.accepted", "sms.code", "sms.code"]
+    assert sorted(delivery.type for delivery in claimed) == ["order.accepted", "order.completed", "order.completed"]
     assert len({delivery.lane for delivery in claimed}) == 3
 
 
