@@ -139,7 +139,6 @@ class QuoteRequest(RequestModel):
         description="The panel's own parameters, checked against the service's type. Lists (`comments`, `usernames`, "
         "`hashtags`, `keywords`, `groups`) are an array of lines, or text with one line each. `runs` and `interval` "
         "(minutes) make a drip-feed.",
-        examples=[{}],
     )
     max_cost: MaxCost = Field(
         None,
@@ -147,7 +146,7 @@ class QuoteRequest(RequestModel):
         "a currency of its own.",
         examples=["1.50"],
     )
-    provider: ShortLine | None = Field(None, description="Buy at this provider or nowhere.", examples=["smmplus"])
+    provider: ShortLine | None = Field(None, description="Buy at this provider or nowhere.")
 
 
 class OrderRequest(QuoteRequest):
@@ -211,9 +210,9 @@ class ReleaseRequest(RequestModel):
     what: ClassVar[str] = "a release"
 
     service: RowId | None = Field(None, description="The provider's id of a quarantined service.", examples=["1"])
-    country: Country | None = Field(None, description="Only of this country.", examples=[None])
+    country: Country | None = Field(None, description="Only of this country.")
     catalogue: Literal[True] | None = Field(
-        None, description="Instead of `service`: the next catalogue, although it shrank.", examples=[None]
+        None, description="Instead of `service`: the next catalogue, although it shrank."
     )
 
 

@@ -236,7 +236,8 @@ def _limits(schema: Mapping[str, Any]) -> str:
 
 def _curl(method: str, path: str, operation: Json, parameters: list[Json]) -> str:
     """The operation's example as a curl line."""
-    address, query = path, []
+    address = path
+    query: list[str] = []
     for parameter in parameters:
         if parameter["in"] == "path":
             address = address.replace("{" + parameter["name"] + "}", str(parameter["example"]))
@@ -251,7 +252,5 @@ def _curl(method: str, path: str, operation: Json, parameters: list[Json]) -> st
     body = operation.get("requestBody")
     if body is not None and body["required"]:
         words.append("-H 'Content-Type: application/json'")
-        words.append(
-            f"-d {shlex.quote(json.dumps(body['content']['application/json']['example'], ensure_ascii=False))}"
-        )
+        words.append("-d " + shlex.quote(_json(body["content"]["application/json"]["example"])))
     return " \\\n  ".join(words)

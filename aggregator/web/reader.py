@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from aggregator.web.page import Page, page
 from aggregator.web.rendering import JSON, encode
 
 CACHE: Final = "no-cache"
 """Kept, and asked about each time: a new release says new things."""
+
+_PAGE_HEADERS: Final = {"Referrer-Policy": "no-referrer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,15 @@ class Reader:
         return await asyncio.shield(self._made)
 
     def _serve(self) -> tuple[_Served, _Served]:
+        # A daemon that nobody asks needs no templates.
+        from aggregator.web.page import page
+
         document = self._make()
         shown = page(document)
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        return _served(encode(text), JSON, {}), _served(encode(shown.html), "text/html", _page_headers(shown))
-
-
-def _page_headers(shown: Page) -> dict[str, str]:
-    return {"Content-Security-Policy": shown.policy, "Referrer-Policy": "no-referrer"}
+        return _served(encode(text), JSON, {}), _served(
+            encode(shown.html), "text/html", {**_PAGE_HEADERS, "Content-Security-Policy": shown.policy}
+        )
 
 
 def _served(body: bytes, content_type: str, headers: dict[str, str]) -> _Served:
