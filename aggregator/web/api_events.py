@@ -14,13 +14,21 @@ from aiohttp import web
 from aggregator.storage import outbox, reports
 from aggregator.storage.database import Connection, Database
 from aggregator.web.auth import Caller
-from aggregator.web.query import MAX_POSITION, Query
+from aggregator.web.query import LIMIT, MAX_POSITION, Parameters, query_of, whole
 from aggregator.web.rendering import Answer, event_text, response
 from aggregator.web.services import services_of
 
 MAX_WAIT_S: Final = 30
 LOOK_EVERY_S: Final = 1.0
 """Between wake-ups, which are hints only."""
+
+AFTER: Final = whole(
+    "after", "The position to go on from: `next_after` of the answer before.", least=0, most=MAX_POSITION, default=0
+)
+WAIT: Final = whole(
+    "wait", "Seconds to wait for an event when there is none yet (long poll).", least=0, most=MAX_WAIT_S, default=0
+)
+FEED_QUERY: Final = Parameters(AFTER, LIMIT, WAIT)
 
 
 class Feed:
@@ -66,10 +74,8 @@ async def list_events(request: web.Request, caller: Caller) -> web.Response:
 
     `next_after` is what to ask for next; it also passes over events of other callers.
     """
-    query = Query(request, "after", "limit", "wait")
-    after = query.integer("after", 0, MAX_POSITION, 0)
-    wait_s = query.integer("wait", 0, MAX_WAIT_S, 0)
-    limit = query.limit
+    query = query_of(request)
+    after, wait_s, limit = query[AFTER], query[WAIT], query.limit
     services, feed = services_of(request), request.app[FEED]
 
     def load(connection: Connection, start: int) -> tuple[list[tuple[int, str, str]], int]:

@@ -19,7 +19,7 @@ from aggregator.storage import attempts, deliverables, outbox
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.web.auth import Caller
-from aggregator.web.query import Query
+from aggregator.web.query import Parameters, choice, flag, instant, query_of, text
 from aggregator.web.rendering import (
     Answer,
     attempt_document,
@@ -34,6 +34,15 @@ from aggregator.web.rendering import (
 from aggregator.web.services import services_of
 
 log = get_logger()
+
+STATE: Final = choice("state", OrderState, "Only orders in this state.")
+SERVICE: Final = text("service", "Only orders of this service of ours.", example="ig-followers")
+PROVIDER: Final = text("provider", "Only orders at this provider.", example="smmplus")
+REFERENCE: Final = text("reference", "Only orders with this reference of the caller's.", example="shop-778")
+PARENT: Final = text("parent", "Only the children (runs, the remainder) of this order, by its id.")
+SINCE: Final = instant("since", "Only orders accepted at this instant or later.")
+STUCK: Final = flag("stuck", "`true`: only orders that stand still for too long; `false`: only the others.")
+LIST_QUERY: Final = Parameters(STATE, SERVICE, PROVIDER, REFERENCE, PARENT, SINCE, STUCK, paged=True)
 
 _REFERENCE: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
 
@@ -60,17 +69,17 @@ async def own_order(house: House, request: web.Request, caller: Caller) -> Order
 
 async def list_orders(request: web.Request, caller: Caller) -> web.Response:
     """`GET /v1/orders`: newest first. A cursor is a number to go on below, so new orders move no page."""
-    query = Query(request, "state", "service", "provider", "reference", "parent", "since", "stuck", paged=True)
-    state = query.choice("state", OrderState)
+    query = query_of(request)
+    state = query[STATE]
     filters = order_store.Filters(
         owner=caller.sees,
         state=OrderState(state) if state is not None else None,
-        service=query.text("service"),
-        provider=query.text("provider"),
-        reference=query.text("reference"),
-        parent=query.text("parent"),
-        since=query.instant("since"),
-        stuck=query.flag("stuck"),
+        service=query[SERVICE],
+        provider=query[PROVIDER],
+        reference=query[REFERENCE],
+        parent=query[PARENT],
+        since=query[SINCE],
+        stuck=query[STUCK],
     )
     before, limit = query.cursor, query.limit
 
@@ -85,14 +94,12 @@ async def list_orders(request: web.Request, caller: Caller) -> web.Response:
 
 
 async def get_order(request: web.Request, caller: Caller) -> web.Response:
-    Query(request)
     house = services_of(request).house
     return json_response(await house.database.read(lambda c: full_order(c, find_order(c, request, caller.sees))))
 
 
 async def get_attempts(request: web.Request, caller: Caller) -> web.Response:
     """Every attempt, with the ranking and the reasons it was made for."""
-    Query(request)
 
     def load(connection: Connection) -> list[dict[str, object]]:
         order = find_order(connection, request, caller.sees)
@@ -103,7 +110,6 @@ async def get_attempts(request: web.Request, caller: Caller) -> web.Response:
 
 async def get_order_events(request: web.Request, caller: Caller) -> web.Response:
     """Every event of one order, by sequence; `position` is null until the event is in the feed."""
-    Query(request)
 
     def load(connection: Connection) -> list[str]:
         order = find_order(connection, request, caller.sees)
@@ -117,7 +123,6 @@ async def get_order_events(request: web.Request, caller: Caller) -> web.Response
 
 async def get_delivery(request: web.Request, caller: Caller) -> web.Response:
     """The delivered accounts, opened."""
-    Query(request)
     house = services_of(request).house
     order = await own_order(house, request, caller)
     try:

@@ -28,11 +28,18 @@ from aggregator.web.bodies import read_body
 from aggregator.web.models import EmptyRequest, ReleaseRequest, read, read_optional
 from aggregator.web.once import once
 from aggregator.web.problems import invalid
-from aggregator.web.query import Query
+from aggregator.web.query import Parameters, flag, query_of, text
 from aggregator.web.rendering import Answer, dumps, json_response, listing, money_of, times
 from aggregator.web.services import services_of
 
 log = get_logger()
+
+CATEGORY: Final = text("category", "Only rows of this category, to the letter.", longest=1000, example="Instagram")
+QUARANTINED: Final = flag("quarantined", "`true`: only rows that are not believed; `false`: only the others.")
+CATALOGUE_QUERY: Final = Parameters(CATEGORY, QUARANTINED, paged=True)
+COUNTRY: Final = text("country", "Only what was told for this country.", longest=32, example="us")
+HISTORY_QUERY: Final = Parameters(COUNTRY, paged=True)
+LEDGER_QUERY: Final = Parameters(paged=True)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -125,7 +132,6 @@ def _one(house: House, connection: Connection, name: str) -> dict[str, object]:
 
 async def list_providers(request: web.Request, caller: Caller) -> web.Response:
     """Those of the config in its order, then those that only the database remembers."""
-    Query(request)
     house = services_of(request).house
 
     def load(connection: Connection) -> list[dict[str, object]]:
@@ -137,15 +143,14 @@ async def list_providers(request: web.Request, caller: Caller) -> web.Response:
 
 
 async def get_provider(request: web.Request, caller: Caller) -> web.Response:
-    Query(request)
     house = services_of(request).house
     return json_response(await house.database.read(lambda c: _one(house, c, _known(c, house.settings, request))))
 
 
 async def list_provider_services(request: web.Request, caller: Caller) -> web.Response:
     """The stored catalogue; `quarantined=true` for the rows that are not believed, with the reason."""
-    query = Query(request, "category", "quarantined", paged=True)
-    category, quarantined = query.text("category", 1000), query.flag("quarantined")
+    query = query_of(request)
+    category, quarantined = query[CATEGORY], query[QUARANTINED]
     after, limit = query.cursor, query.limit
     house = services_of(request).house
 
@@ -202,8 +207,8 @@ def _quarantine(row: RowMapping) -> dict[str, object]:
 
 async def list_history(request: web.Request, caller: Caller) -> web.Response:
     """Prices and stock that the provider's catalogue told of one service, newest first; only changes are entries."""
-    query = Query(request, "country", paged=True)
-    country, before, limit = query.text("country", 32), query.cursor, query.limit
+    query = query_of(request)
+    country, before, limit = query[COUNTRY], query.cursor, query.limit
     service = request.match_info["service"]
     house = services_of(request).house
 
@@ -226,7 +231,7 @@ def _history_document(row: RowMapping) -> dict[str, object]:
 
 async def list_ledger(request: web.Request, caller: Caller) -> web.Response:
     """What the balance said and what orders were charged, newest first; what we pay is negative."""
-    query = Query(request, paged=True)
+    query = query_of(request)
     before, limit = query.cursor, query.limit
     house = services_of(request).house
 

@@ -6,6 +6,7 @@ Decides nothing that routing does not decide: both ask the same rules with what 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from aiohttp import web
 
@@ -18,15 +19,19 @@ from aggregator.flow.views import World, load_world, offer_views, wanted
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
 from aggregator.web.models import QuoteRequest, quoted_order, read
-from aggregator.web.query import Query
+from aggregator.web.query import Parameters, choice, query_of, text
 from aggregator.web.rendering import json_response, listing
 from aggregator.web.services import services_of
+
+KIND: Final = choice("kind", PRICE_PER, "Only services of this kind.")
+CATEGORY: Final = text("category", "Only services of this category of the config's.", longest=1000, example="Instagram")
+LIST_QUERY: Final = Parameters(KIND, CATEGORY)
 
 
 async def list_services(request: web.Request, caller: Caller) -> web.Response:
     """`GET /v1/services`, in the config's order."""
-    query = Query(request, "kind", "category")
-    kind, category = query.choice("kind", PRICE_PER), query.text("category", 1000)
+    query = query_of(request)
+    kind, category = query[KIND], query[CATEGORY]
     house = services_of(request).house
     asked = {
         name: service

@@ -11,16 +11,25 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from aggregator.config.problems import did_you_mean
-from aggregator.domain.catalogue import LINE_LISTS
+from aggregator.domain.catalogue import LINE_LISTS, PARAMS
 from aggregator.domain.money import SCALE, Money, MoneyError, parse_decimal
-from aggregator.domain.sizes import MAX_ID
-from aggregator.flow.intake import NewOrder
+from aggregator.domain.sizes import MAX_COUNTRY, MAX_ID
+from aggregator.flow.intake import MAX_METADATA, NewOrder
 from aggregator.web.bodies import check_values, noun, parse_object
 from aggregator.web.problems import FieldProblems, invalid
+from aggregator.web.schemas.common import NAMED
 
 MAX_BATCH: Final = 1000
 MAX_COUNT: Final = 2**53
@@ -41,8 +50,64 @@ def _one_line(value: str) -> str:
     return value
 
 
-Line = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_one_line)]
-ShortLine = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_one_line)]
+_ONE_LINE: Final = Field(
+    json_schema_extra={
+        # What `_one_line` and `check_values` refuse, for JSON Schema.
+        "pattern": r"^[^\s\u0000-\u001f\u007f]([^\u0000-\u001f\u007f]*[^\s\u0000-\u001f\u007f])?$"
+    }
+)
+Line = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_one_line), _ONE_LINE]
+ShortLine = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_one_line), _ONE_LINE]
+Ids = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IDS), AfterValidator(_one_line), _ONE_LINE]
+RowId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID), AfterValidator(_one_line), _ONE_LINE]
+Country = Annotated[str, StringConstraints(min_length=1, max_length=MAX_COUNTRY), AfterValidator(_one_line), _ONE_LINE]
+
+
+# How these are read is below; JSON Schema says of them what pydantic leaves to it.
+_PARAM: Final[dict[str, Any]] = {"type": ["string", "integer"]}
+_PARAM_LINES: Final[dict[str, Any]] = {"type": ["string", "integer", "array"], "items": {"type": "string"}}
+Params = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {name: _PARAM_LINES if name in LINE_LISTS else _PARAM for name in sorted(PARAMS)},
+            "additionalProperties": False,
+        }
+    ),
+]
+_LIMIT_AMOUNT: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,8})?$", "examples": ["0.50"]},
+        {"type": "number", "exclusiveMinimum": 0},
+    ],
+    "description": "More than 0, at most 8 digits after the point.",
+}
+MaxCost = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                *_LIMIT_AMOUNT["anyOf"],
+                {
+                    "type": "object",
+                    "properties": {
+                        "amount": _LIMIT_AMOUNT,
+                        "currency": {
+                            "type": "string",
+                            "pattern": "^[A-Z0-9]{3,8}$",
+                            "description": "`currency` of the config, or one that `exchange_rates` has.",
+                            "examples": ["USD"],
+                        },
+                    },
+                    "required": ["amount"],
+                    "additionalProperties": False,
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
 
 
 class RequestModel(BaseModel):
@@ -57,30 +122,60 @@ class QuoteRequest(RequestModel):
 
     what: ClassVar[str] = "a quote"
 
-    service: ShortLine
-    quantity: Annotated[int, Field(ge=1)] | None = None
-    link: Line | None = None
-    params: dict[str, Any] | None = None
-    max_cost: Any = None
-    provider: ShortLine | None = None
+    service: ShortLine = Field(description="The service of ours, by its name in the config.", examples=["ig-followers"])
+    quantity: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Pieces; of a drip-feed, those of one run. Required except where the service's type derives it "
+        "(packages, subscriptions, lists of comments or usernames).",
+        examples=[1000],
+    )
+    link: Line | None = Field(
+        None,
+        description="Where it goes. Required except by subscriptions, products and numbers.",
+        examples=["https://instagram.com/username"],
+    )
+    params: Params | None = Field(
+        None,
+        description="The panel's own parameters, checked against the service's type. Lists (`comments`, `usernames`, "
+        "`hashtags`, `keywords`, `groups`) are an array of lines, or text with one line each. `runs` and `interval` "
+        "(minutes) make a drip-feed.",
+    )
+    max_cost: MaxCost = Field(
+        None,
+        description="Buy only where it costs at most so much: an amount in the config's `currency`, or an object with "
+        "a currency of its own.",
+        examples=["1.50"],
+    )
+    provider: ShortLine | None = Field(None, description="Buy at this provider or nowhere.")
 
 
 class OrderRequest(QuoteRequest):
-    """`POST /v1/orders`, contract.md §3."""
+    """One request for a service of ours."""
 
     what: ClassVar[str] = "an order"
 
-    reference: ShortLine | None = None
-    metadata: dict[str, Any] | None = None
-    callback_url: Any = None
+    reference: ShortLine | None = Field(
+        None, description="The caller's own name for it, to be found by.", examples=["shop-778"]
+    )
+    metadata: dict[str, Any] | None = Field(
+        None,
+        description=f"The caller's own data, at most {MAX_METADATA} bytes as JSON; given back as it came.",
+        examples=[{"customer": 17}],
+    )
+    callback_url: Annotated[Any, WithJsonSchema({"type": "null"})] = Field(
+        None, description="Not available yet: null, or left out. Events go to the config's `webhooks`."
+    )
 
 
 class BatchRequest(RequestModel):
-    """`POST /v1/orders:batch`; each order is judged by itself."""
+    """Many orders, each judged by itself."""
 
     what: ClassVar[str] = "a batch"
 
-    orders: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
+    orders: Annotated[
+        list[Annotated[Any, WithJsonSchema({NAMED: OrderRequest.__name__})]],
+        Field(min_length=1, max_length=MAX_BATCH),
+    ] = Field(description="Each as `POST /v1/orders` takes it; a bad one does not hurt its neighbours.")
 
 
 class CountRequest(RequestModel):
@@ -88,7 +183,9 @@ class CountRequest(RequestModel):
 
     what: ClassVar[str] = "a count"
 
-    count: Annotated[int, Field(ge=0, le=MAX_COUNT)]
+    count: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
+        description="Pieces at the link, those from before the order included.", examples=[4321]
+    )
 
 
 class ResolveRequest(RequestModel):
@@ -96,10 +193,15 @@ class ResolveRequest(RequestModel):
 
     what: ClassVar[str] = "a resolution"
 
-    outcome: Literal["placed", "not_placed"]
-    provider_order: (
-        Annotated[str, StringConstraints(min_length=1, max_length=MAX_IDS), AfterValidator(_one_line)] | None
-    ) = None
+    outcome: Literal["placed", "not_placed"] = Field(
+        description="`placed`: the provider has it; `not_placed`: it has not, and it is bought again.",
+        examples=["placed"],
+    )
+    provider_order: Ids | None = Field(
+        None,
+        description="With `placed`: the provider's id of it; several rented numbers: their ids with commas.",
+        examples=["23501"],
+    )
 
 
 class ReleaseRequest(RequestModel):
@@ -107,9 +209,11 @@ class ReleaseRequest(RequestModel):
 
     what: ClassVar[str] = "a release"
 
-    service: Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_one_line)] | None = None
-    country: Annotated[str, StringConstraints(min_length=1, max_length=32), AfterValidator(_one_line)] | None = None
-    catalogue: Literal[True] | None = None
+    service: RowId | None = Field(None, description="The provider's id of a quarantined service.", examples=["1"])
+    country: Country | None = Field(None, description="Only of this country.")
+    catalogue: Literal[True] | None = Field(
+        None, description="Instead of `service`: the next catalogue, although it shrank."
+    )
 
 
 class EmptyRequest(RequestModel):

@@ -61,6 +61,11 @@ class FieldProblems(Problem):
         self.errors = tuple(errors)
 
 
+def retries(kind: ProblemKind) -> bool:
+    """Whether it makes sense to try again later, which `Retry-After` then says."""
+    return kind in _RETRY_AFTER_S
+
+
 def invalid(detail: str, field: str | None = None) -> Problem:
     return Problem(ProblemKind.INVALID_FIELD, detail, field)
 
@@ -112,13 +117,16 @@ def framework_problem(error: web.HTTPException) -> Problem | None:
     return Problem(kind, _ADVICE.get(error.status, "the request cannot be served"))
 
 
+def phrase_type(status: int) -> str:
+    """The type of a problem that no kind stands for, made of its status' own phrase."""
+    return TYPE_PREFIX + re.sub(r"[^a-z]+", "-", HTTPStatus(status).phrase.lower()).strip("-")
+
+
 def plain_document(status: int, detail: str, request_id: str) -> dict[str, object]:
-    """A problem for a status that no kind stands for: its type is made of the status' own phrase."""
-    phrase = HTTPStatus(status).phrase
-    slug = re.sub(r"[^a-z]+", "-", phrase.lower()).strip("-")
+    """A problem for a status that no kind stands for."""
     return {
-        "type": TYPE_PREFIX + slug,
-        "title": phrase,
+        "type": phrase_type(status),
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "instance": REQUEST_PREFIX + request_id,

@@ -1,6 +1,7 @@
-"""Query strings and cursors: strict reading, opaque positions.
+"""Query strings and cursors: parameters that are declared once, strict reading, opaque positions.
 
-Decides what a query may say; a cursor belongs to the query that gave it, and to no other one.
+Decides what a query may say: a `Parameter` is what a request is read by and what the API's own description shows, so
+the two cannot differ. A cursor belongs to the query that gave it, and to no other one.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, Generic, TypeVar, cast
 
 from aiohttp import web
 
@@ -24,69 +26,144 @@ MAX_LIMIT: Final = 500
 DEFAULT_LIMIT: Final = 50
 MAX_POSITION: Final = 2**62
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_PAGING: Final = ("limit", "cursor")
+# What cannot stand in a parameter's text, for JSON Schema: of the half characters nothing arrives.
+_PRINTABLE: Final = r"^[^\u0000-\u001f\u007f]*$"
+
+T = TypeVar("T")
 
 
-class Query:
-    """The query of one request. Names that it may not have, and names given twice, are refused at once."""
+@dataclass(frozen=True)
+class Parameter(Generic[T]):
+    """One parameter of a query. `schema` says in JSON Schema what `read` takes; `absent` stands for it when the
+    request leaves it out, and `example` is a value that a description may show."""
 
-    def __init__(self, request: web.Request, *known: str, paged: bool = False) -> None:
-        self._values: dict[str, str] = {}
-        self._scope = request.path
-        allowed = (*known, *_PAGING) if paged else known
-        for name, value in request.query.items():
-            if name not in allowed:
-                shown = name[:64] if name.isprintable() else ascii(name[:64])[1:-1]
-                raise invalid(f"is no parameter of this call{did_you_mean(shown, allowed)}", shown)
-            if name in self._values:
-                raise invalid("is given twice", name)
-            if found := _UNPRINTABLE.search(value):
-                raise invalid(f"holds {character(found[0])}", name)
-            self._values[name] = value
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    read: Callable[[str, str], T]
+    """From the parameter's name and text to its value; Problem naming it."""
+    absent: T
+    example: object = None
 
-    def text(self, name: str, longest: int = 255) -> str | None:
-        value = self._values.get(name)
-        if value is not None and not 1 <= len(value) <= longest:
+
+def text(name: str, description: str, *, longest: int = 255, example: str | None = None) -> Parameter[str | None]:
+    def read(name: str, value: str) -> str | None:
+        if not 1 <= len(value) <= longest:
             raise invalid(f"must have 1 to {longest} characters", name)
         return value
 
-    def choice(self, name: str, choices: Iterable[str]) -> str | None:
-        value = self._values.get(name)
-        if value is not None and value not in (words := tuple(choices)):
+    schema = {"type": "string", "minLength": 1, "maxLength": longest, "pattern": _PRINTABLE}
+    return Parameter(name, description, schema, read, None, example)
+
+
+def choice(name: str, choices: Iterable[str], description: str) -> Parameter[str | None]:
+    words = tuple(str(word) for word in choices)
+
+    def read(name: str, value: str) -> str | None:
+        if value not in words:
             raise invalid(f"must be one of {', '.join(words)}", name)
         return value
 
-    def flag(self, name: str) -> bool | None:
-        value = self.choice(name, ("true", "false"))
-        return None if value is None else value == "true"
+    return Parameter(name, description, {"type": "string", "enum": list(words)}, read, None)
 
-    def integer(self, name: str, least: int, most: int, default: int) -> int:
-        value = self._values.get(name)
-        if value is None:
-            return default
+
+def flag(name: str, description: str) -> Parameter[bool | None]:
+    words = choice(name, ("true", "false"), description)
+
+    def read(name: str, value: str) -> bool | None:
+        return words.read(name, value) == "true"
+
+    return Parameter(name, description, {"type": "boolean"}, read, None)
+
+
+def whole(name: str, description: str, *, least: int, most: int, default: int) -> Parameter[int]:
+    def read(name: str, value: str) -> int:
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 19 else -1
         if not least <= number <= most:
             raise invalid(f"must be a whole number from {least} to {most}", name)
         return number
 
-    def instant(self, name: str) -> datetime | None:
-        value = self._values.get(name)
-        if value is None:
-            return None
+    schema = {"type": "integer", "minimum": least, "maximum": most, "default": default}
+    return Parameter(name, description, schema, read, default)
+
+
+def instant(name: str, description: str) -> Parameter[datetime | None]:
+    def read(name: str, value: str) -> datetime | None:
         try:
             # A plus sign that nobody escaped arrives as a space.
             return parse_rfc3339(value.replace(" ", "+"))
         except ValueError:
             raise invalid("must be an RFC 3339 time with its zone, such as 2026-11-21T18:00:00Z", name) from None
 
+    schema = {"type": "string", "format": "date-time"}
+    return Parameter(name, description, schema, read, None, "2026-11-21T18:00:00Z")
+
+
+LIMIT: Final = whole("limit", "How many at most.", least=1, most=MAX_LIMIT, default=DEFAULT_LIMIT)
+CURSOR: Final[Parameter[str | None]] = Parameter(
+    "cursor",
+    "Where the page begins: `next_cursor` of the page before, as it is and with the same filters.",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"},
+    lambda _, value: value,
+    None,
+)
+_PAGING: Final = (LIMIT.name, CURSOR.name)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All that the query of one call may say; `paged` adds `limit` and `cursor`."""
+
+    known: tuple[Parameter[Any], ...]
+    by_name: Mapping[str, Parameter[Any]] = field(repr=False)
+
+    def __init__(self, *known: Parameter[Any], paged: bool = False) -> None:
+        everything = (*known, LIMIT, CURSOR) if paged else known
+        object.__setattr__(self, "known", everything)
+        object.__setattr__(self, "by_name", {parameter.name: parameter for parameter in everything})
+
+    def read(self, request: web.Request) -> Query:
+        """The query of a request; Problem for names that it may not have or has twice, and values they do not take."""
+        return Query(self, request)
+
+
+NO_PARAMETERS: Final = Parameters()
+
+
+class Query:
+    """The query of one request, read: `query[STATE]` is the value of that parameter."""
+
+    def __init__(self, declared: Parameters, request: web.Request) -> None:
+        self._scope = request.path
+        self._raw: dict[str, str] = {}
+        self._values: dict[str, Any] = {}
+        if not request.query_string:
+            self._values = {name: parameter.absent for name, parameter in declared.by_name.items()}
+            return
+        for name, value in request.query.items():
+            if name not in declared.by_name:
+                shown = name[:64] if name.isprintable() else ascii(name[:64])[1:-1]
+                raise invalid(f"is no parameter of this call{did_you_mean(shown, declared.by_name)}", shown)
+            if name in self._raw:
+                raise invalid("is given twice", name)
+            if found := _UNPRINTABLE.search(value):
+                raise invalid(f"holds {character(found[0])}", name)
+            self._raw[name] = value
+        for name, parameter in declared.by_name.items():
+            given = self._raw.get(name)
+            self._values[name] = parameter.absent if given is None else parameter.read(name, given)
+
+    def __getitem__(self, parameter: Parameter[T]) -> T:
+        return cast(T, self._values[parameter.name])
+
     @property
     def limit(self) -> int:
-        return self.integer("limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
+        return self[LIMIT]
 
     @property
     def cursor(self) -> int | None:
         """The position that a cursor of this very query stands for."""
-        text = self._values.get("cursor")
+        text = self[CURSOR]
         if text is None:
             return None
         try:
@@ -104,5 +181,13 @@ class Query:
 
     def _mark(self, position: int) -> bytes:
         """What ties a position to its query; the page's size may change from page to page."""
-        filters = sorted((name, value) for name, value in self._values.items() if name not in _PAGING)
+        filters = sorted((name, value) for name, value in self._raw.items() if name not in _PAGING)
         return hashlib.sha256(repr((self._scope, filters, position)).encode()).digest()[:8]
+
+
+QUERY: Final = web.RequestKey("query", Query)
+
+
+def query_of(request: web.Request) -> Query:
+    """The query that the route's declaration read before its handler was called."""
+    return request[QUERY]

@@ -1,4 +1,4 @@
-"""The application: every route with the scope it needs, and the one middleware around all of them.
+"""The application: every route behind the scopes it needs, and the one middleware around all of them.
 
 The middleware turns what is raised into problem documents (the table is in `problems`), names each request, and logs
 one line for it: never a query string, never a body. `WebServices` and `start_sites` are what the daemon uses.
@@ -9,25 +9,26 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from structlog.contextvars import bound_contextvars
 
-from aggregator.config import Scope
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger
 from aggregator.storage.database import patience
-from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
-from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
+from aggregator.web import api_events, health, placing, reader
+from aggregator.web.auth import GATE, Gate
 from aggregator.web.limits import OpenOrders
 from aggregator.web.once import RUNNING, Running
-from aggregator.web.panel import door
+from aggregator.web.openapi import document
+from aggregator.web.operations import Endpoint, Route
 from aggregator.web.problems import framework_problem, plain_document
+from aggregator.web.query import QUERY
 from aggregator.web.rendering import ACTION, CALLER, REQUEST_ID, Answer, dumps, problem_answer, response
+from aggregator.web.routes import ROUTES
 from aggregator.web.services import SERVICES, WebServices
 from aggregator.web.sites import start_sites
 
@@ -43,34 +44,6 @@ _PROCESS: Final = secrets.token_hex(8)
 _REQUESTS: Final = count(1)
 _CLIENT_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-Endpoint = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
-
-_ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
-    ("POST", "/v1/orders", BUYERS, placing.create),
-    ("POST", "/v1/orders:batch", BUYERS, placing.create_batch),
-    ("GET", "/v1/orders", ANYBODY, api_orders.list_orders),
-    ("GET", "/v1/orders/{order}", ANYBODY, api_orders.get_order),
-    ("GET", "/v1/orders/{order}/attempts", ANYBODY, api_orders.get_attempts),
-    ("GET", "/v1/orders/{order}/events", ANYBODY, api_orders.get_order_events),
-    ("GET", "/v1/orders/{order}/delivery", BUYERS, api_orders.get_delivery),
-    ("POST", "/v1/orders/{order}/cancel", BUYERS, api_actions.cancel),
-    ("POST", "/v1/orders/{order}/refill", BUYERS, api_actions.refill),
-    ("POST", "/v1/orders/{order}/count", BUYERS, api_actions.count),
-    ("POST", "/v1/orders/{order}/resolve", ADMINS, api_actions.resolve),
-    ("POST", "/v1/quote", ANYBODY, api_services.quote),
-    ("GET", "/v1/services", ANYBODY, api_services.list_services),
-    ("GET", "/v1/events", ANYBODY, api_events.list_events),
-    ("GET", "/v1/providers", READERS, api_providers.list_providers),
-    ("GET", "/v1/providers/{provider}", READERS, api_providers.get_provider),
-    ("GET", "/v1/providers/{provider}/services", READERS, api_providers.list_provider_services),
-    ("GET", "/v1/providers/{provider}/services/{service}/history", READERS, api_providers.list_history),
-    ("GET", "/v1/providers/{provider}/ledger", READERS, api_providers.list_ledger),
-    ("POST", "/v1/providers/{provider}/sync", ADMINS, api_providers.sync),
-    ("POST", "/v1/providers/{provider}/pause", ADMINS, api_providers.pause),
-    ("POST", "/v1/providers/{provider}/resume", ADMINS, api_providers.resume),
-    ("POST", "/v1/providers/{provider}/release", ADMINS, api_providers.release),
-)
-
 
 def create_app(services: WebServices) -> web.Application:
     """The application over a house; it starts nothing by itself."""
@@ -83,16 +56,13 @@ def create_app(services: WebServices) -> web.Application:
     app[placing.OPEN_ORDERS] = OpenOrders()
     app[api_events.FEED] = feed
     app[health.READINESS] = health.Readiness(house)
-    for method, path, scopes, endpoint in _ROUTES:
-        if method == "GET":  # and HEAD with it
-            app.router.add_get(path, _guarded(endpoint, scopes))
-        else:
-            app.router.add_route(method, path, _guarded(endpoint, scopes))
-    for path in (door.PATH, f"{door.PATH}/"):
-        for method in ("GET", "POST"):
-            app.router.add_route(method, path, door.panel)
-    for path, probe in (("/livez", health.livez), ("/readyz", health.readyz), ("/metrics", health.metrics)):
-        app.router.add_get(path, probe)
+    app[reader.READER] = reader.Reader(lambda: document(ROUTES, services.version))
+    for route in ROUTES:
+        for path in (route.path, *route.aliases):
+            if route.method == "GET" and route.heads:
+                app.router.add_get(path, _handler(route))
+            else:
+                app.router.add_route(route.method, path, _handler(route))
     house.wakeups.on("feed", feed.wake)
 
     async def close_feed(_app: web.Application) -> None:
@@ -102,10 +72,15 @@ def create_app(services: WebServices) -> web.Application:
     return app
 
 
-def _guarded(endpoint: Endpoint, scopes: frozenset[Scope]) -> Handler:
+def _handler(route: Route) -> Handler:
+    if route.scopes is None or not route.admits:
+        return cast(Handler, route.endpoint)
+    scopes, query, endpoint = route.scopes, route.query, cast(Endpoint, route.endpoint)
+
     async def handler(request: web.Request) -> web.StreamResponse:
         caller = request.app[GATE].admit(request, scopes)
         request[CALLER] = caller.name
+        request[QUERY] = query.read(request)
         return await endpoint(request, caller)
 
     return handler

@@ -201,7 +201,9 @@ def make_line(database: Database, clock: ManualClock, outbound: Outbound, tmp_pa
 
 
 def codes(number: int = 1) -> Draft:
-    return Draft("sms.code", {"number": {}, "code": {}}, lane=f"n{number}")
+    phone = {"phone": "+15005550006", "provider_order": f"{number}"}
+    code = {"code": "482913", "text": "", "received_at": "2026-11-21T18:00:00.000Z"}
+    return Draft("sms.code", {"number": phone, "code": code}, lane=f"n{number}")
 
 
 # --- what is sent
@@ -274,7 +276,7 @@ async def test_an_endpoint_gets_what_its_patterns_take(
         hook("off", other.url, enabled=False),
     )
     await line.order(codes())
-    await line.general(Draft("provider.down", {"provider": "panel"}))
+    await line.general(Draft("provider.down", {"provider": "panel", "reason": "no answer"}))
     await line.drain()
     assert [row.type for row in await line.rows("shop")] == ["sms.code", "provider.down"]
     assert [row.type for row in await line.rows("all")] == ["order.accepted", "sms.code", "provider.down"]
@@ -527,7 +529,8 @@ async def test_a_code_does_not_wait_for_the_orders_other_events(make_line: MakeL
 
 async def test_events_without_an_order_do_not_wait_for_each_other(make_line: MakeLine, receiver: Receiver) -> None:
     line = make_line(hook("shop", receiver.url))
-    await line.general(*[Draft("catalogue.removed", {"provider": "panel", "service": str(n)}) for n in range(5)])
+    gone = [{"provider": "panel", "service": str(number), "country": ""} for number in range(5)]
+    await line.general(*[Draft("catalogue.removed", about) for about in gone])
     assert await line.tick() == 5
 
 

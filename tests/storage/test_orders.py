@@ -33,7 +33,7 @@ async def loaded(database: Database, number: int) -> Order:
 
 async def test_an_order_comes_back_as_it_was_given(database: Database) -> None:
     given = an_order(
-        id=OrderId("ord_x"),
+        id=OrderId(f"ord_{'1' * 32}"),
         owner="shop 🦊",
         service="gmail-usa",
         kind="product",
@@ -109,9 +109,9 @@ async def test_an_order_found_by_id_or_number_only_by_its_owner(database: Databa
 
 
 async def test_two_orders_cannot_have_one_id(database: Database) -> None:
-    await database.write(lambda c: rows.accept(c, id=OrderId("ord_same")))
+    await database.write(lambda c: rows.accept(c, id=OrderId(f"ord_{'2' * 32}")))
     with pytest.raises(IntegrityError):
-        await database.write(lambda c: rows.accept(c, id=OrderId("ord_same")))
+        await database.write(lambda c: rows.accept(c, id=OrderId(f"ord_{'2' * 32}")))
 
 
 # --- who comes second does not overwrite

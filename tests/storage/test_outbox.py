@@ -138,7 +138,7 @@ async def test_an_owner_reads_only_events_of_their_orders(database: Database) ->
     def work(connection: Connection) -> None:
         rows.accept(connection, owner="shop")
         rows.accept(connection, owner="other")
-        outbox.append_general(connection, Draft("provider.down", {"provider": "smmplus"}), NOW)
+        outbox.append_general(connection, Draft("provider.up", {"provider": "smmplus"}), NOW)
         rows.accept(connection, owner="shop")
         rows.sequence(connection)
 
@@ -265,13 +265,19 @@ async def test_a_dead_endpoint_delays_nobody_else(database: Database) -> None:
 
 
 async def test_a_code_does_not_wait_for_the_orders_other_events(database: Database) -> None:
+    a_number = {"number": {"phone": "+15005550006", "provider_order": "88123"}}
+
     def work(connection: Connection) -> None:
         order = rows.accept(connection)
         outbox.append(
             connection,
             order,
             Related(),
-            [Draft("order.progress"), Draft("sms.code", lane="n7"), Draft("sms.code", lane="n8")],
+            [
+                Draft("order.progress"),
+                Draft("sms.expired", a_number, lane="n7"),
+                Draft("sms.expired", a_number, lane="n8"),
+            ],
             NOW,
         )
         connection.execute(text("UPDATE orders SET sequence = 4"))
@@ -279,7 +285,7 @@ async def test_a_code_does_not_wait_for_the_orders_other_events(database: Databa
 
     await database.write(work)
     claimed = await claim(database)
-    assert sorted(delivery.type for delivery in claimed) == ["order.accepted", "sms.code", "sms.code"]
+    assert sorted(delivery.type for delivery in claimed) == ["order.accepted", "sms.expired", "sms.expired"]
     assert len({delivery.lane for delivery in claimed}) == 3
 
 

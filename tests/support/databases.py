@@ -10,15 +10,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import inspect, make_url
+from sqlalchemy import Connection, inspect, make_url, select
 
 from aggregator.storage import invariants
 from aggregator.storage.database import Database, open_database
 from aggregator.storage.migrate import migrate
+from aggregator.storage.tables import events
+from tests.support.described import undescribed_event
 
 T = TypeVar("T")
 
 KINDS = ("sqlite", "postgresql")
+MOST_EVENTS = 3000
+"""How many of a database's newest events are held against their description."""
 
 
 def sqlite_url(path: Path) -> str:
@@ -42,7 +46,8 @@ async def migrated(url: str) -> None:
 
 
 def violations(url: str, *, pruned: bool = False) -> list[str]:
-    """What the database at `url` shows of broken invariants; nothing for one that was never migrated."""
+    """What the database at `url` shows of broken invariants, and events that are not as the API's own description says;
+    nothing for one that was never migrated."""
     if url.startswith("sqlite:") and not Path(make_url(url).database or "").exists():
         return []
     return apart(lambda: _violations(url, pruned))
@@ -52,7 +57,15 @@ async def _violations(url: str, pruned: bool) -> list[str]:
     async with opened(url) as database:
         if not await database.read(lambda connection: inspect(connection).has_table("orders")):
             return []
-        return await database.read(lambda connection: invariants.check(connection, pruned=pruned))
+        broken = await database.read(lambda connection: invariants.check(connection, pruned=pruned))
+        return broken + await database.read(_undescribed_events)
+
+
+def _undescribed_events(connection: Connection) -> list[str]:
+    """Events whose bytes are not what the API's own description says of their type."""
+    rows = connection.execute(select(events.c.id, events.c.body).order_by(events.c.seq.desc()).limit(MOST_EVENTS))
+    found = ((row.id, undescribed_event(row.body)) for row in rows)
+    return [f"event {event_id} is not as described: {lacking}" for event_id, lacking in found if lacking is not None]
 
 
 def apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -23,6 +23,7 @@ from aggregator.outbound import Outbound
 from aggregator.storage import catalogue, tables
 from aggregator.storage.database import Database
 from aggregator.web.services import WebServices
+from tests.support.described import undescribed
 from tests.support.house import make_house
 
 SHOP = "shop-key-0123456789"
@@ -147,7 +148,9 @@ class Doors:
             sent.setdefault("Content-Type", "application/json")
         payload = data if data is not None else BytesIO(json.dumps(body).encode()) if body is not None else None
         async with self.client.request(method, path, data=payload, headers=sent) as response:
-            return await Reply.of(response)
+            reply = await Reply.of(response)
+        assert (lacking := undescribed(method, path, reply.status, reply.headers, reply.text)) is None, lacking
+        return reply
 
     async def get(self, path: str, *, key: str | None = SHOP, **more: Any) -> Reply:
         return await self.call("GET", path, key=key, **more)

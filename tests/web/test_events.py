@@ -43,7 +43,7 @@ async def test_a_reader_in_small_steps_sees_each_event_once(doors: Doors) -> Non
 async def test_callers_hear_of_their_own_orders_alone(doors: Doors) -> None:
     mine = await doors.order()
     await doors.order(key=OTHER)
-    await doors.write(outbox.append_general, Draft("provider.down", {"provider": "x"}), doors.house.clock.now())
+    await doors.write(outbox.append_general, Draft("provider.up", {"provider": "x"}), doors.house.clock.now())
     await doors.write(rows.sequence)
     reply = await doors.get("/v1/events", key=SHOP)
     assert [event["data"]["order"]["id"] for event in reply.json["events"]] == [mine["id"]]
