@@ -20,9 +20,9 @@ ROUTES: Final = (
         id="panel",
         tag=TAG,
         summary="This daemon as a provider",
-        description="The panel protocol, for panels and client libraries that speak it: every action of both documents, "
-        'as a form or JSON. Whatever goes wrong is `{"error": "…"}` with status 200, in the words of the document that '
-        "the key's `panel` names.",
+        description="The panel protocol, for panels and client libraries that speak it: every action of both "
+        'documents, as a form or JSON. Whatever goes wrong is `{"error": "…"}` with status 200, in the words of the '
+        "document that the key's `panel` names.",
         form=PanelCall,
         idempotent=True,
         answer=PanelAnswer,
@@ -37,8 +37,8 @@ ROUTES: Final = (
         id="panelByGet",
         tag=TAG,
         summary="The same by query",
-        description="With the same parameters in the query. Actions that change something come by GET only for keys with "
-        "`panel_get`.",
+        description="With the same parameters in the query. Actions that change something come by GET only for keys "
+        "with `panel_get`.",
         answer=PanelAnswer,
         admits=False,
         aliases=_ALIASES,

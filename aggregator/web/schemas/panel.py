@@ -1,4 +1,4 @@
-"""The shapes of the panel door: what a call may say, and that an answer is whatever the two documents say of its action."""
+"""The shapes of the panel door: what a call may say; an answer is whatever the two documents say of its action."""
 
 from __future__ import annotations
 
