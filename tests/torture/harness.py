@@ -32,8 +32,8 @@ REACHED_S: Final = 1.0
 """How long after its load a daemon is waited for to die at its point."""
 ANSWERS_S: Final = 120.0
 SETTLE_S: Final = 240.0
-MOST_TRIES: Final = 6
-"""Starts after which a point counts as one that cannot be reached."""
+MOST_TRIES: Final = 12
+"""Starts after which a point counts as one that cannot be reached; a slow machine needs several for some."""
 LOAD: Final = ("followers", "followers", "plus", "cheap", "cheap", "drops", "gmail", "code", "drip", "rest")
 LEAST: Final = {"gmail": 1, "code": 1}
 MORE: Final = {"drip": 100, "rest": 100}
@@ -124,7 +124,10 @@ class Torture:
         sandbox.control("accounts/smmplus/services/19", {"behaviour": soon})
 
     def run(self, kills: int, load: int, *, cold: int = 0, points: Sequence[str] = POINTS) -> Report:
-        """So many kills, `load` new orders before each; first at each of the points, then in an order of the seed's."""
+        """So many kills, `load` new orders before each; first at each of the points, then in an order of the seed's.
+
+        A few more where a point was missed again and again.
+        """
         try:
             self._run(kills, load, cold, points)
         except (AssertionError, OSError) as exc:
@@ -140,7 +143,7 @@ class Torture:
         for _ in range(cold):
             self.cold_cycle(load)
         for point in wanted:
-            self._reach(point, load, kills)
+            self._reach(point, load)
         mixed: list[str | None] = []
         while self.report.kills < kills:
             if not mixed:
@@ -151,10 +154,10 @@ class Torture:
         # Daemons that died at their start took none.
         self.finish(kills * load)
 
-    def _reach(self, point: str, load: int, most: int) -> None:
+    def _reach(self, point: str, load: int) -> None:
         """Kill until one of the kills fell at the point."""
         for _ in range(MOST_TRIES):
-            if self.report.kills >= most or self.report.by_point[point]:
+            if self.report.by_point[point]:
                 return
             self.cycle(point, load, 1)
 

@@ -39,6 +39,6 @@ def test_a_killed_daemon_buys_nothing_twice_and_loses_nothing(database_url: str,
         report = work.run(KILLS, ORDERS_PER_KILL, cold=COLD, points=points)
     print(*report.lines(), sep="\n")
     assert report.fine, "\n".join(report.lines())
-    assert report.kills == KILLS
+    assert report.kills >= KILLS
     missed = [point for point in points if not report.by_point[point]]
     assert not missed, f"no kill fell at {', '.join(missed)}: such a point tests nothing"
