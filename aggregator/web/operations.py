@@ -7,7 +7,7 @@ what is documented is what is done. Nothing here answers anybody.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -79,7 +79,7 @@ class Route:
     answer_headers: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     admits: bool = True
-    unchanged: bool = field(default=False)
+    unchanged: bool = False
     """Whether `If-None-Match` may be answered 304."""
     aliases: tuple[str, ...] = ()
     """Other spellings of the path, which are served and not shown."""
