@@ -52,6 +52,7 @@ from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
 from aggregator.storage.migrate import migrate
 from aggregator.storage.ownership import NotOurDatabase, check_ours
 from aggregator.storage.tables import CLAIMED, metadata
+from aggregator.web.connections import limits_of
 from aggregator.web.server import WebServices, create_app, start_sites
 
 log = get_logger()
@@ -243,7 +244,7 @@ async def _build(
             loop_limit_s=_limit,
         )
     )
-    runner = await start_sites(app, settings.listen)
+    runner = await start_sites(app, settings.listen, limits_of(settings.http))
     schedule.start()
     stages = tuple(stage for stage, _ in table)
     return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)

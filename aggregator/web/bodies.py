@@ -16,6 +16,7 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.web.connections import Connection, connection_of
 from aggregator.web.problems import invalid
 
 READ_TIMEOUT_S: Final = 30.0
@@ -39,12 +40,18 @@ class _Absurd:
 
 async def read_body(request: web.Request) -> bytes:
     """The whole body of a JSON request; 413, 415, 408 or 400 otherwise."""
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
+    limit, length = request.client_max_size, request.content_length
+    if length is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(limit)
+    connection = connection_of(request)
+    if connection is not None and length:
+        connection.hold(length)
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            body = await request.read()
+            if connection is None or (length is not None and "Content-Encoding" not in request.headers):
+                body = await request.read()
+            else:
+                body = await _read_unmeasured(request, connection, limit)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {READ_TIMEOUT_S:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError) as exc:
@@ -52,6 +59,17 @@ async def read_body(request: web.Request) -> bytes:
     if body:
         _check_type(request)
     return body
+
+
+async def _read_unmeasured(request: web.Request, connection: Connection, limit: int) -> bytes:
+    """A body whose size is known when it is there: each piece finds room, or the request is refused."""
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        connection.hold(len(piece))
+        body += piece
+        if len(body) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
+    return bytes(body)
 
 
 def _check_type(request: web.Request) -> None:

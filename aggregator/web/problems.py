@@ -110,14 +110,16 @@ def framework_problem(error: web.HTTPException) -> Problem | None:
     return Problem(kind, _ADVICE.get(error.status, "the request cannot be served"))
 
 
-def plain_document(status: int, detail: str, request_id: str) -> dict[str, object]:
+def plain_document(status: int, detail: str, request_id: str | None = None) -> dict[str, object]:
     """A problem for a status that no kind stands for: its type is made of the status' own phrase."""
     phrase = HTTPStatus(status).phrase
     slug = re.sub(r"[^a-z]+", "-", phrase.lower()).strip("-")
-    return {
+    document: dict[str, object] = {
         "type": TYPE_PREFIX + slug,
         "title": phrase,
         "status": status,
         "detail": detail,
-        "instance": REQUEST_PREFIX + request_id,
     }
+    if request_id is not None:
+        document["instance"] = REQUEST_PREFIX + request_id
+    return document

@@ -5,22 +5,22 @@ A unix socket's file goes with its door. One that a dead daemon left is removed;
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.config import Address, TcpAddress
+from aggregator.web.connections import SERVER_LOG, Connection, Connections, Limits
 
-KEEPALIVE_S: Final = 75.0
 SHUTDOWN_S: Final = 10.0
 """How long answers that are under way may take once the doors close."""
 _BACKLOG: Final = 1024
@@ -28,22 +28,9 @@ _SOCKET_UMASK: Final = 0o117
 """Owner and group may connect: without keys whoever can is the admin."""
 
 
-class _WithoutItsWords(logging.Filter):
-    """What is not HTTP at all is told in one line, and not quoted: aiohttp would log its URL, query and all."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-            record.exc_info = record.exc_text = None
-            record.msg, record.args = "malformed_http_request", ()
-            record.levelno, record.levelname = logging.INFO, "INFO"
-        return True
-
-
-_SERVER_LOG: Final = logging.getLogger("aggregator.http")
-_SERVER_LOG.addFilter(_WithoutItsWords())
-
-
-async def start_sites(app: web.Application, listen: Iterable[Address | socket.socket]) -> web.AppRunner:
+async def start_sites(
+    app: web.Application, listen: Iterable[Address | socket.socket], limits: Limits | None = None
+) -> web.AppRunner:
     """Serve the application at all of these; OSError, and nothing is left open, when one cannot be had.
 
     A client that goes away cancels nothing: an order that is being taken is taken.
@@ -51,15 +38,16 @@ async def start_sites(app: web.Application, listen: Iterable[Address | socket.so
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=_SERVER_LOG,
-        keepalive_timeout=KEEPALIVE_S,
+        logger=SERVER_LOG,
         shutdown_timeout=SHUTDOWN_S,
         handler_cancellation=False,
     )
     await runner.setup()
+    assert runner.server is not None
+    accept = Connections(runner.server, limits or Limits()).accept
     try:
         for address in listen:
-            await _open(_site(runner, address), address)
+            await _open(_site(runner, accept, address), address)
     except BaseException:
         await runner.cleanup()
         raise
@@ -75,19 +63,40 @@ async def _open(site: web.BaseSite, address: Address | socket.socket) -> None:
         raise OSError(exc.errno, f"cannot listen on {address}: {reason}") from exc
 
 
-def _site(runner: web.AppRunner, address: Address | socket.socket) -> web.BaseSite:
+def _site(runner: web.AppRunner, accept: Accept, address: Address | socket.socket) -> web.BaseSite:
     if isinstance(address, socket.socket):
-        return web.SockSite(runner, address, backlog=_BACKLOG)
+        return _Site(runner, accept, sock=address)
     if isinstance(address, TcpAddress):
-        return web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
-    return _UnixSite(runner, _unix_socket(address.path), address.path)
+        return _Site(runner, accept, host=address.host, port=address.port)
+    return _UnixSite(runner, accept, _unix_socket(address.path), address.path)
 
 
-class _UnixSite(web.SockSite):
+Accept = Callable[[], Connection]
+
+
+class _Site(web.BaseSite):
+    """A place to listen at; whoever comes is accepted as a Connection, which aiohttp's own sites know nothing of."""
+
+    def __init__(self, runner: web.AppRunner, accept: Accept, **where: Any) -> None:
+        super().__init__(runner, backlog=_BACKLOG)
+        create = asyncio.get_running_loop().create_server
+        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=_BACKLOG, **where)
+        self._where = where
+
+    @property
+    def name(self) -> str:
+        return str(self._where)
+
+    async def start(self) -> None:
+        await super().start()
+        self._server = await self._create()
+
+
+class _UnixSite(_Site):
     """A unix socket whose file is removed when it closes, unless somebody else has put his own there meanwhile."""
 
-    def __init__(self, runner: web.AppRunner, listening: socket.socket, path: Path) -> None:
-        super().__init__(runner, listening, backlog=_BACKLOG)
+    def __init__(self, runner: web.AppRunner, accept: Accept, listening: socket.socket, path: Path) -> None:
+        super().__init__(runner, accept, sock=listening)
         self._path = path
         self._file = _identity(path)
 
