@@ -93,6 +93,7 @@ class Daemon:
     async def stop(self) -> None:
         """contract.md §6: no new work, polls cut at once, purchases in flight get their timeout."""
         self.draining.set()
+        self.house.wakeups.wake("feed")  # who waits for events hears that there is nothing to wait for
         for site in list(self.runner.sites):
             await site.stop()
         await self.schedule.stop()

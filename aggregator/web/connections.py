@@ -306,9 +306,9 @@ class Connection(web.RequestHandler):
         if transport is not None:
             transport.abort()
 
-    def step_aside(self) -> None:
-        """It waits for events from now on: that is no work, and its reader is watched by whoever writes to it."""
-        self.aside = True
+    def step_aside(self, *, stream: bool) -> None:
+        """Its request waits for events from now on, which is no work. Whoever writes a stream watches its reader."""
+        self.aside = stream
         self._all.done(self)
 
     def hold(self, size: int) -> None:

@@ -23,7 +23,8 @@ from aggregator.log import get_logger
 from aggregator.storage.database import patience
 from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
-from aggregator.web.limits import OpenOrders
+from aggregator.web.feed import FEED, Feed
+from aggregator.web.limits import OpenOrders, Waiting
 from aggregator.web.once import RUNNING, Running
 from aggregator.web.problems import framework_problem, plain_document
 from aggregator.web.rendering import REQUEST_ID, Answer, dumps, problem_answer, response
@@ -60,6 +61,7 @@ _ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
     ("POST", "/v1/quote", ANYBODY, api_services.quote),
     ("GET", "/v1/services", ANYBODY, api_services.list_services),
     ("GET", "/v1/events", ANYBODY, api_events.list_events),
+    ("GET", "/v1/events/stream", ANYBODY, api_events.stream),
     ("GET", "/v1/providers", READERS, api_providers.list_providers),
     ("GET", "/v1/providers/{provider}", READERS, api_providers.get_provider),
     ("GET", "/v1/providers/{provider}/services", READERS, api_providers.list_provider_services),
@@ -76,12 +78,13 @@ def create_app(services: WebServices) -> web.Application:
     """The application over a house; it starts nothing by itself."""
     house = services.house
     app = web.Application(middlewares=[_around], client_max_size=house.settings.http.max_body_bytes)
-    feed = api_events.Feed(house.database)
+    feed = Feed(house.database)
     app[SERVICES] = services
     app[GATE] = Gate(house.settings.keys, house.clock)
     app[RUNNING] = Running()
     app[placing.OPEN_ORDERS] = OpenOrders()
-    app[api_events.FEED] = feed
+    app[FEED] = feed
+    app[api_events.WAITING] = Waiting()
     app[health.READINESS] = health.Readiness(house)
     for method, path, scopes, endpoint in _ROUTES:
         if method == "GET":  # and HEAD with it
