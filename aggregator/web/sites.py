@@ -1,6 +1,7 @@
 """Opens the doors: TCP, unix sockets, and sockets that were passed in.
 
-A unix socket's file goes with its door. One that a dead daemon left is removed; one that somebody listens on is not.
+A unix socket's file goes with its door, unless the socket was passed in. One that a dead daemon left is removed; one
+that somebody listens on is not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from aggregator.config import Address, TcpAddress
+from aggregator.web.activation import describe
 from aggregator.web.connections import SERVER_LOG, Connection, Connections, Limits
 
 SHUTDOWN_S: Final = 10.0
@@ -58,9 +60,10 @@ async def _open(site: web.BaseSite, address: Address | socket.socket) -> None:
     try:
         await site.start()
     except OSError as exc:
+        named = describe(address.getsockname()) if isinstance(address, socket.socket) else str(address)
         # asyncio names the address sometimes, and its error texts differ; a failed look-up has no errno of the system.
         reason = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)
-        raise OSError(exc.errno, f"cannot listen on {address}: {reason}") from exc
+        raise OSError(exc.errno, f"cannot listen on {named}: {reason}") from exc
 
 
 def _site(runner: web.AppRunner, accept: Accept, address: Address | socket.socket) -> web.BaseSite:
