@@ -21,8 +21,9 @@ from aggregator.flow.base import House
 from aggregator.flow.catalogue_sync import release_catalogue, release_rows
 from aggregator.log import get_logger
 from aggregator.providers.gateway import Gateway
-from aggregator.storage import catalogue, reports, unknown_words
+from aggregator.storage import catalogue, offered, reports, unknown_words
 from aggregator.storage.database import Connection, RowMapping
+from aggregator.storage.offered import Filters
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
 from aggregator.web.models import EmptyRequest, ReleaseRequest, read, read_optional
@@ -34,6 +35,7 @@ from aggregator.web.services import services_of
 
 log = get_logger()
 
+KINDS: Final = ("smm", "product", "sms")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -144,20 +146,41 @@ async def get_provider(request: web.Request, caller: Caller) -> web.Response:
 
 async def list_provider_services(request: web.Request, caller: Caller) -> web.Response:
     """The stored catalogue; `quarantined=true` for the rows that are not believed, with the reason."""
-    query = Query(request, "category", "quarantined", paged=True)
-    category, quarantined = query.text("category", 1000), query.flag("quarantined")
-    after, limit = query.cursor, query.limit
+    query = Query(request, "category", "subcategory", "kind", "q", "quarantined", paged=True)
+    filters = Filters(
+        (request.match_info["provider"],),
+        kind=query.choice("kind", KINDS),
+        category=query.text("category", 1000),
+        subcategory=query.text("subcategory", 1000),
+        quarantined=query.flag("quarantined"),
+        text=query.text("q", 200),
+    )
+    after, limit = query.cursor or 0, query.limit
     house = services_of(request).house
 
     def load(connection: Connection) -> list[RowMapping]:
-        name = _known(connection, house.settings, request)
-        return catalogue.listing(
-            connection, name, category=category, after=after or 0, limit=limit + 1, quarantined=quarantined
-        )
+        _known(connection, house.settings, request)
+        return offered.page(connection, filters, after=after, limit=limit + 1)
 
     rows = await house.database.read(load)
     cursor = query.next_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None
     return json_response(listing("services", [_row_document(row) for row in rows[:limit]], cursor))
+
+
+async def list_categories(request: web.Request, caller: Caller) -> web.Response:
+    """`GET …/categories`: what `category` and `subcategory` may be, and how many stored rows each has."""
+    query = Query(request, "kind")
+    kind = query.choice("kind", KINDS)
+    house = services_of(request).house
+    found = await house.database.read(
+        lambda c: offered.categories(c, _known(c, house.settings, request), kind),
+    )
+    return json_response(listing("categories", [_category(name, parts) for name, parts in found.items()]))
+
+
+def _category(name: str, parts: dict[str, int]) -> dict[str, object]:
+    named = [{"subcategory": part, "services": count} for part, count in parts.items() if part]
+    return {"category": name, "services": sum(parts.values()), "subcategories": named}
 
 
 def _row_document(row: RowMapping) -> dict[str, object]:

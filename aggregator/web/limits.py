@@ -6,6 +6,7 @@ Everything is counted in this process and forgotten with it, except orders, whic
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -49,6 +50,19 @@ class RateLimiter:
         self._buckets[name] = (tokens - 1, now)
 
 
+def neighbourhood(peer: str) -> str:
+    """Who counts as the same peer: an IPv6 host has a whole /64 to call from."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv4Address):
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 class WrongKeys:
     """Counts wrong keys by peer. A right key always gets in: many callers may share one proxy's address."""
 
@@ -57,6 +71,7 @@ class WrongKeys:
 
     def count(self, peer: str, now: float) -> None:
         """Note one more wrong key; Problem 429 when the peer had too many of late."""
+        peer = neighbourhood(peer)
         count, since = self._peers.pop(peer, (0, now))
         if now - since >= WRONG_KEYS_WINDOW_S:
             count, since = 0, now

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from aggregator.config.problems import did_you_mean
 from aggregator.domain.clock import parse_rfc3339
+from aggregator.domain.errors import Problem
 from aggregator.web.bodies import character
 from aggregator.web.problems import invalid
 
@@ -86,23 +87,49 @@ class Query:
     @property
     def cursor(self) -> int | None:
         """The position that a cursor of this very query stands for."""
+        raw = self._cursor()
+        if raw is None:
+            return None
+        position = int.from_bytes(raw[8:16], "big")
+        if len(raw) != 16 or raw[:8] != self._mark(position):
+            raise _no_cursor()
+        return position
+
+    def next_cursor(self, position: int) -> str:
+        return _encoded(self._mark(position) + position.to_bytes(8, "big"))
+
+    @property
+    def cursor_text(self) -> str | None:
+        """The same for a list that is ordered by a text."""
+        raw = self._cursor()
+        if raw is None:
+            return None
+        text = raw[8:].decode(errors="replace")
+        if raw[:8] != self._mark(text):
+            raise _no_cursor()
+        return text
+
+    def next_cursor_text(self, text: str) -> str:
+        return _encoded(self._mark(text) + text.encode(errors="replace"))
+
+    def _cursor(self) -> bytes | None:
         text = self._values.get("cursor")
         if text is None:
             return None
         try:
-            raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error, ValueError):
-            raw = b""
-        position = int.from_bytes(raw[:8], "big")
-        if len(raw) != 16 or raw[8:] != self._mark(position):
-            raise invalid("is not a cursor of this query; take next_cursor as it is, with the same filters", "cursor")
-        return position
+            raise _no_cursor() from None
 
-    def next_cursor(self, position: int) -> str:
-        raw = position.to_bytes(8, "big") + self._mark(position)
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-    def _mark(self, position: int) -> bytes:
+    def _mark(self, position: int | str) -> bytes:
         """What ties a position to its query; the page's size may change from page to page."""
         filters = sorted((name, value) for name, value in self._values.items() if name not in _PAGING)
         return hashlib.sha256(repr((self._scope, filters, position)).encode()).digest()[:8]
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _no_cursor() -> Problem:
+    return invalid("is not a cursor of this query; take next_cursor as it is, with the same filters", "cursor")

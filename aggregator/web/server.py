@@ -21,7 +21,7 @@ from aggregator.config import Scope
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger
 from aggregator.storage.database import patience
-from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
+from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, api_sms, health, placing
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
 from aggregator.web.feed import FEED, Feed
 from aggregator.web.limits import OpenOrders, Waiting
@@ -62,9 +62,12 @@ _ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
     ("GET", "/v1/services", ANYBODY, api_services.list_services),
     ("GET", "/v1/events", ANYBODY, api_events.list_events),
     ("GET", "/v1/events/stream", ANYBODY, api_events.stream),
+    ("GET", "/v1/sms/projects", READERS, api_sms.list_projects),
+    ("GET", "/v1/sms/countries", READERS, api_sms.list_countries),
     ("GET", "/v1/providers", READERS, api_providers.list_providers),
     ("GET", "/v1/providers/{provider}", READERS, api_providers.get_provider),
     ("GET", "/v1/providers/{provider}/services", READERS, api_providers.list_provider_services),
+    ("GET", "/v1/providers/{provider}/categories", READERS, api_providers.list_categories),
     ("GET", "/v1/providers/{provider}/services/{service}/history", READERS, api_providers.list_history),
     ("GET", "/v1/providers/{provider}/ledger", READERS, api_providers.list_ledger),
     ("POST", "/v1/providers/{provider}/sync", ADMINS, api_providers.sync),

@@ -126,7 +126,7 @@ def test_without_keys_no_passed_socket_may_be_open_to_everybody(tmp_path: Path) 
         abstract.bind(b"\0aggregator-test-" + os.urandom(8).hex().encode())
         abstract.listen()
         check_doors([abstract], keys=True)
-        with pytest.raises(BadSocket, match="unix:@aggregator-test-.* has no file, so anybody on this machine"):
+        with pytest.raises(BadSocket, match=r"unix:@aggregator-test-.* has no file, so anybody on this machine"):
             check_doors([abstract], keys=False)
     with a_unix_socket(tmp_path / "open.sock", 0o666) as for_all, a_unix_socket(tmp_path / "shut.sock") as for_some:
         check_doors([for_all, for_some], keys=True)
