@@ -26,6 +26,9 @@ from aggregator.web.connections import SERVER_LOG, Connection, Connections, Limi
 SHUTDOWN_S: Final = 10.0
 """How long answers that are under way may take once the doors close."""
 _BACKLOG: Final = 1024
+"""Connections that the system keeps until we come to them."""
+_ACCEPTED: Final = 64
+"""Connections that are taken at once: few, so that in a flood those who were taken are heard before others come."""
 _SOCKET_UMASK: Final = 0o117
 """Owner and group may connect: without keys whoever can is the admin."""
 
@@ -81,9 +84,9 @@ class _Site(web.BaseSite):
     """A place to listen at; whoever comes is accepted as a Connection, which aiohttp's own sites know nothing of."""
 
     def __init__(self, runner: web.AppRunner, accept: Accept, **where: Any) -> None:
-        super().__init__(runner, backlog=_BACKLOG)
+        super().__init__(runner, backlog=_ACCEPTED)
         create = asyncio.get_running_loop().create_server
-        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=_BACKLOG, **where)
+        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=_ACCEPTED, **where)
         self._where = where
 
     @property
@@ -92,7 +95,10 @@ class _Site(web.BaseSite):
 
     async def start(self) -> None:
         await super().start()
-        self._server = await self._create()
+        self._server = server = await self._create()
+        for listening in server.sockets:
+            with listening.dup() as same:  # asyncio has one number for both
+                same.listen(_BACKLOG)
 
 
 class _UnixSite(_Site):
