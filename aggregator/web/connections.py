@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import resource
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, cast
@@ -100,6 +100,8 @@ class Connections:
         self._working = 0
         self._bodies = 0
         self._looking: asyncio.TimerHandle | None = None
+        self._stuck: deque[Connection] = deque()
+        """Whose answers were not being taken at the last look, the longest first."""
 
     def accept(self) -> Connection:
         return Connection(self, self._server, self._loop)
@@ -127,6 +129,18 @@ class Connections:
                 self.closed(idle)
                 idle.force_close()
                 return True
+        return self._give_up_stuck()
+
+    def _give_up_stuck(self) -> bool:
+        """Cut somebody who does not take an answer, for the sake of somebody who has none yet."""
+        while self._stuck:
+            stuck = self._stuck.popleft()
+            if stuck.working and stuck.writing_paused and not stuck.aside:
+                CUT.labels("stuck_for_another").inc()
+                self.closed(stuck)
+                self.done(stuck)
+                stuck.abort()
+                return True
         return False
 
     def closed(self, connection: Connection) -> None:
@@ -142,6 +156,8 @@ class Connections:
                 CUT.labels(cause).inc()
                 self.closed(connection)
                 connection.abort()
+        stuck = (one for one in (*self._strangers, *self._guests) if one.unsent_since is not None)
+        self._stuck = deque(sorted(stuck, key=lambda one: one.unsent_since or now))
         OPEN.set(len(self))
         self._looking = self._loop.call_later(LOOK_EVERY_S, self._look) if len(self) else None
 
@@ -149,7 +165,8 @@ class Connections:
 
     async def admit(self, request: web.BaseRequest) -> web.StreamResponse:
         """Have the request worked on, unless there is too much work already."""
-        if self._working >= self.limits.requests and request.path not in PROBES:
+        full = self._working >= self.limits.requests and not self._give_up_stuck()
+        if full and request.path not in PROBES:
             CUT.labels("requests").inc()
             shed = response(_busy("more requests are being worked on than there is room for"), _HEADERS)
             shed.force_close()
@@ -204,7 +221,7 @@ _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 class Connection(web.RequestHandler):
     """aiohttp's side of one connection, which knows how long it keeps us waiting."""
 
-    __slots__ = ("_all", "_answered", "_since", "_unhandled", "_unsent_since", "aside", "held", "working")
+    __slots__ = ("_all", "_answered", "_since", "_unhandled", "aside", "held", "unsent_since", "working")
 
     def __init__(self, connections: Connections, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -224,7 +241,7 @@ class Connection(web.RequestHandler):
         self._unhandled = 0
         """Bytes of a head that is not whole, or of requests behind the one that is worked on."""
         self._answered = 0
-        self._unsent_since: float | None = None
+        self.unsent_since: float | None = None
         self.working = False
         self.held = 0
         self.aside = False
@@ -292,10 +309,10 @@ class Connection(web.RequestHandler):
         if self._since is not None and now - self._since > limits.head_s and self._awaits_head():
             return "slow_head"
         if self.transport is None or self.aside or self.transport.get_write_buffer_size() == 0:
-            self._unsent_since = None
-        elif self._unsent_since is None:
-            self._unsent_since = now
-        elif now - self._unsent_since > limits.answer_s:
+            self.unsent_since = None
+        elif self.unsent_since is None:
+            self.unsent_since = now
+        elif now - self.unsent_since > limits.answer_s:
             return "slow_answer"
         return None
 

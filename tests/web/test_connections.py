@@ -343,6 +343,24 @@ async def test_bodies_together_are_bounded_and_their_room_comes_back(place: Plac
         writer.close()
 
 
+async def test_who_takes_no_answers_takes_no_room_from_others() -> None:
+    async with opened(replace(LIMITS, answer_s=60)) as place:
+        stuck = [await place.open() for _ in range(LIMITS.requests)]
+        for _, writer in stuck:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await place.began.acquire()
+        said = b""
+        for _ in range(100):
+            said = await place.said(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            if said.startswith(b"HTTP/1.1 200"):
+                break
+            await asyncio.sleep(0.02)  # until it was looked
+        assert said.startswith(b"HTTP/1.1 200"), said
+        for _, writer in stuck:
+            writer.transport.abort()
+
+
 async def test_a_client_that_went_away_leaves_no_work_behind(place: Place) -> None:
     for _ in range(LIMITS.requests):
         _, writer = await place.open()
