@@ -33,6 +33,8 @@ services: {{}}
 """
 MEGABYTE = 1024 * 1024
 LOOK_EVERY_S = 0.05
+LEAST = 3
+"""Requests that the client makes at least, however short the attack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def client(port: int, key: str) -> None:
     standard input ends. Prints how it went."""
     waits_s: list[float] = []
     failed: Counter[str] = Counter()
-    while not select.select([sys.stdin], [], [], 0.02)[0]:
+    print("begun", flush=True)
+    while len(waits_s) + failed.total() < LEAST or not select.select([sys.stdin], [], [], 0.02)[0]:
         began = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
@@ -208,6 +211,8 @@ async def attack(target: Target, name: str, work: Attack) -> Seen:
     pipe = asyncio.subprocess.PIPE
     arguments = [__file__, "--client", str(target.port), "--key", target.key]
     beside = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
+    assert beside.stdout is not None
+    await beside.stdout.readline()
     watching = asyncio.create_task(watch(target, seen, done))
     await work(target, seen)
     done.set()

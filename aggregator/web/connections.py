@@ -360,9 +360,11 @@ class Connection(web.RequestHandler):
         return answer
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        if isinstance(kw.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
+        exc = kw.get("exc_info")
+        if isinstance(exc, HttpProcessingError | web.RequestPayloadError):
             log.info("malformed_http_body")
-        else:
+        elif not (isinstance(exc, RuntimeError) and not self.connected):
+            # The exception: aiohttp was passing over the rest of a body when its connection was closed.
             super().log_exception(*args, **kw)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from aggregator.config import TcpAddress
+from aggregator.config import HttpSettings, TcpAddress
 from aggregator.domain.errors import Problem
 from aggregator.web import bodies, connections
 from aggregator.web.connections import MAX_FIELD, MAX_LINE, Limits
@@ -402,3 +403,20 @@ async def test_what_is_sent_ahead_of_an_answer_is_bounded(place: Place) -> None:
     assert connections.CUT.labels("sent_ahead")._value.get() == before + 1
     assert await everything(reader) == b""
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "most", "now"), [(100, 5000, 1000, 2000), (100, 300, 150, 300), (9000, 9000, 1000, 9000)]
+)
+def test_connections_leave_half_of_the_descriptors_to_others(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most: int, now: int
+) -> None:
+    limit = [soft, hard]
+
+    def change(_which: int, wanted: tuple[int, int]) -> None:
+        limit[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: tuple(limit))
+    monkeypatch.setattr(resource, "setrlimit", change)
+    found = connections.limits_of(HttpSettings(max_body_bytes=64 * ONE_MEGABYTE))
+    assert (found.connections, limit, found.body_bytes) == (most, [now, hard], 64 * ONE_MEGABYTE)
