@@ -65,10 +65,10 @@ async def _read_unmeasured(request: web.Request, connection: Connection, limit: 
     """A body whose size is known when it is there: each piece finds room, or the request is refused."""
     body = bytearray()
     async for piece in request.content.iter_any():
+        if len(body) + len(piece) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
         connection.hold(len(piece))
         body += piece
-        if len(body) > limit:
-            raise web.HTTPRequestEntityTooLarge(limit)
     return bytes(body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import resource
 from collections.abc import AsyncIterator
@@ -268,6 +269,17 @@ async def test_chunks_without_end_are_413(place: Place) -> None:
     writer.write(CHUNKED + chunk(b" " * 10_000) * 5)
     assert (await answer(reader))[0] == 413
     writer.close()
+
+
+async def test_a_packed_body_is_measured_as_it_unfolds(place: Place) -> None:
+    place.go.set()
+    for size, status in ((20 * ONE_MEGABYTE, 413), (20_000, 200)):
+        packed = gzip.compress(bytes(size))
+        reader, writer = await place.open()
+        head = post(len(packed))[:-2] + b"Content-Encoding: gzip\r\n\r\n"
+        writer.write(head + packed)
+        assert (await answer(reader))[0] == status
+        writer.close()
 
 
 async def test_a_new_connection_finds_room_where_another_is_idle(place: Place) -> None:
