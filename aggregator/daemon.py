@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,7 +23,7 @@ from typing import Final
 from aiohttp import web
 
 from aggregator import __version__
-from aggregator.config import Settings
+from aggregator.config import Address, Settings
 from aggregator.domain.clock import Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import House, Stage, Wakeups
@@ -52,6 +54,8 @@ from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
 from aggregator.storage.migrate import migrate
 from aggregator.storage.ownership import NotOurDatabase, check_ours
 from aggregator.storage.tables import CLAIMED, metadata
+from aggregator.web.activation import check_doors, describe, passed_sockets
+from aggregator.web.connections import limits_of
 from aggregator.web.server import WebServices, create_app, start_sites
 
 log = get_logger()
@@ -80,18 +84,12 @@ class Daemon:
     @property
     def addresses(self) -> list[str]:
         """Where the doors are, as bound: `127.0.0.1:8080`, `unix:/path`."""
-        found = []
-        for address in self.runner.addresses:
-            if isinstance(address, str):
-                found.append(f"unix:{address}")
-            else:
-                host, port = address[0], address[1]
-                found.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        return found
+        return [describe(address) for address in self.runner.addresses]
 
     async def stop(self) -> None:
         """contract.md §6: no new work, polls cut at once, purchases in flight get their timeout."""
         self.draining.set()
+        self.house.wakeups.wake("feed")  # who waits for events hears that there is nothing to wait for
         for site in list(self.runner.sites):
             await site.stop()
         await self.schedule.stop()
@@ -167,13 +165,17 @@ def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
         raise SealingError(f"{key.file}: {exc}" if key.file else str(exc)) from exc
 
 
-async def start(settings: Settings, redactor: Redactor, *, clock: Clock | None = None) -> Daemon:
-    """Build everything and open the doors; when it returns the daemon is at work."""
+async def start(
+    settings: Settings, redactor: Redactor, *, clock: Clock | None = None, sockets: Sequence[socket.socket] = ()
+) -> Daemon:
+    """Build everything and open the doors; when it returns the daemon is at work. `sockets` were passed in, and win
+    over those of the config; BadSocket when they may not be doors."""
+    check_doors(sockets, keys=not settings.local_admin)
     clock = clock or SteadyClock()
     database, lock = await open_storage(settings)
     outbound = Outbound(user_agent=f"aggregator/{__version__}")
     try:
-        return await _build(settings, redactor, clock, database, lock, outbound)
+        return await _build(settings, redactor, clock, database, lock, outbound, sockets or settings.listen)
     except BaseException:
         await outbound.close()
         await database.close()
@@ -182,7 +184,13 @@ async def start(settings: Settings, redactor: Redactor, *, clock: Clock | None =
 
 
 async def _build(
-    settings: Settings, redactor: Redactor, clock: Clock, database: Database, lock: DaemonLock, outbound: Outbound
+    settings: Settings,
+    redactor: Redactor,
+    clock: Clock,
+    database: Database,
+    lock: DaemonLock,
+    outbound: Outbound,
+    listen: Iterable[Address | socket.socket],
 ) -> Daemon:
     names = list(settings.providers)
     await database.write(partial(catalogue.ensure_providers, names=names, now=clock.now()))
@@ -243,7 +251,7 @@ async def _build(
             loop_limit_s=_limit,
         )
     )
-    runner = await start_sites(app, settings.listen)
+    runner = await start_sites(app, listen, limits_of(settings.http))
     schedule.start()
     stages = tuple(stage for stage, _ in table)
     return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)
@@ -317,7 +325,7 @@ async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon
     # Its terminal was closed; without one it is meant as "read the config anew", which must not cut purchases off.
     loop.add_signal_handler(signal.SIGHUP, stopping.set if _has_terminal() else _refuse_reload)
     notifier = Notifier()
-    daemon = await start(settings, redactor)
+    daemon = await start(settings, redactor, sockets=passed_sockets(os.environ))
     if not daemon.addresses:
         log.warning("no_door_is_open", reason="without keys no TCP port is opened: add keys, or listen on unix:/path")
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))

@@ -227,8 +227,9 @@ def _known(exc: Exception) -> int | None:
     from aggregator.storage.deliverables import SealingError
     from aggregator.storage.lock import AlreadyRunning
     from aggregator.storage.migrate import NewerSchema
+    from aggregator.web.activation import BadSocket
 
-    if isinstance(exc, SealingError):  # the next start would fail the same way
+    if isinstance(exc, SealingError | BadSocket):  # the next start would fail the same way
         return ASKED_WRONGLY
     return CANNOT if isinstance(exc, AlreadyRunning | NewerSchema | StorageUnavailable | OSError) else None
 

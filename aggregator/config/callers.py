@@ -55,6 +55,7 @@ class HttpSettings(Model):
 
     listen: Distinct[Listen] = (TcpAddress("127.0.0.1", 8080),)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=1024**3)
+    max_connections: int = Field(default=1000, ge=16, le=100_000)
 
 
 class KeyValue(Model):

@@ -384,26 +384,6 @@ def stock_of(connection: Connection, provider: str, service: str) -> tuple[int |
     return (row[0], row[1]) if row is not None else (None, None)
 
 
-def listing(
-    connection: Connection,
-    provider: str,
-    *,
-    category: str | None,
-    after: int,
-    limit: int,
-    quarantined: bool | None = None,
-) -> list[RowMapping]:
-    """A page of a provider's stored catalogue."""
-    query = select(provider_services).where(provider_services.c.provider == provider, provider_services.c.id > after)
-    if category is not None:
-        query = query.where(provider_services.c.category == category)
-    if quarantined is not None:
-        query = query.where(
-            provider_services.c.problem.is_not(None) if quarantined else provider_services.c.problem.is_(None)
-        )
-    return list(connection.execute(query.order_by(provider_services.c.id).limit(limit)).mappings())
-
-
 def sizes(connection: Connection) -> dict[str, int]:
     """Rows listed per provider."""
     rows = connection.execute(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -346,12 +346,30 @@ def hasten(connection: Connection, endpoint: str, now: datetime, *, held_from: d
     return connection.execute(update(deliveries).where(waiting).values(next_at=now)).rowcount
 
 
-def feed(connection: Connection, *, after: int, limit: int, owner: str | None = None) -> list[tuple[int, str, str]]:
-    """(position, id, body) of the events after a position; with an owner, only those of their orders."""
-    query = select(events.c.position, events.c.id, events.c.body).where(events.c.position > after)
+class Told(NamedTuple):
+    """An event of the feed; `owner` is whose order it tells of, None where it belongs to no order."""
+
+    position: int
+    id: str
+    body: str
+    type: str
+    owner: str | None
+
+
+def feed(
+    connection: Connection, *, after: int, limit: int, until: int | None = None, owner: str | None = None
+) -> list[Told]:
+    """The events after a position, up to `until`; with an owner, only those of their orders."""
+    query = (
+        select(events.c.position, events.c.id, events.c.body, events.c.type, orders.c.owner)
+        .select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
+        .where(events.c.position > after)
+    )
+    if until is not None:
+        query = query.where(events.c.position <= until)
     if owner is not None:
-        query = query.join(orders, events.c.order_number == orders.c.number).where(orders.c.owner == owner)
-    return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(events.c.position).limit(limit))]
+        query = query.where(orders.c.owner == owner)
+    return [Told(*row) for row in connection.execute(query.order_by(events.c.position).limit(limit))]
 
 
 def of_order(connection: Connection, number: int) -> list[RowMapping]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, select
 
 from aggregator.domain.orders import UNFINISHED
-from aggregator.storage.tables import OPEN_AT_PROVIDER, events, ledger, orders, provider_services
+from aggregator.storage.tables import OPEN_AT_PROVIDER, events, ledger, orders
 
 _UNFINISHED = sorted(str(state) for state in UNFINISHED)
 
@@ -45,17 +45,6 @@ def open_by_provider(connection: Connection) -> dict[str, int]:
 def feed_head(connection: Connection) -> int:
     """The highest position given so far; 0 before the first event."""
     return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
-
-
-def categories(connection: Connection, provider: str) -> dict[str, int]:
-    """A provider's categories with the number of stored rows in each."""
-    query = (
-        select(provider_services.c.category, func.count())
-        .where(provider_services.c.provider == provider)
-        .group_by(provider_services.c.category)
-        .order_by(provider_services.c.category)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def ledger_page(connection: Connection, provider: str, *, before: int | None, limit: int) -> list[RowMapping]:

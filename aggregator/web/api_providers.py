@@ -21,14 +21,15 @@ from aggregator.flow.base import House
 from aggregator.flow.catalogue_sync import release_catalogue, release_rows
 from aggregator.log import get_logger
 from aggregator.providers.gateway import Gateway
-from aggregator.storage import catalogue, reports, unknown_words
+from aggregator.storage import catalogue, offered, reports, unknown_words
 from aggregator.storage.database import Connection, RowMapping
+from aggregator.storage.offered import Filters
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
 from aggregator.web.models import EmptyRequest, ReleaseRequest, read, read_optional
 from aggregator.web.once import once
 from aggregator.web.problems import invalid
-from aggregator.web.query import Parameters, flag, query_of, text
+from aggregator.web.query import Parameters, choice, flag, query_of, text
 from aggregator.web.rendering import Answer, dumps, json_response, listing, money_of, times
 from aggregator.web.services import services_of
 
@@ -36,7 +37,11 @@ log = get_logger()
 
 CATEGORY: Final = text("category", "Only rows of this category, to the letter.", longest=1000, example="Instagram")
 QUARANTINED: Final = flag("quarantined", "`true`: only rows that are not believed; `false`: only the others.")
-CATALOGUE_QUERY: Final = Parameters(CATEGORY, QUARANTINED, paged=True)
+SUBCATEGORY: Final = text("subcategory", "Only rows of this subcategory, to the letter.", longest=1000, example="Likes")
+KIND: Final = choice("kind", ("smm", "product", "sms"), "Only rows of this kind.")
+WORDS: Final = text("q", "Words that must all be in a row's name, id or categories.", longest=200, example="usa mail")
+CATALOGUE_QUERY: Final = Parameters(KIND, CATEGORY, SUBCATEGORY, WORDS, QUARANTINED, paged=True)
+CATEGORIES_QUERY: Final = Parameters(KIND)
 COUNTRY: Final = text("country", "Only what was told for this country.", longest=32, example="us")
 HISTORY_QUERY: Final = Parameters(COUNTRY, paged=True)
 LEDGER_QUERY: Final = Parameters(paged=True)
@@ -150,19 +155,39 @@ async def get_provider(request: web.Request, caller: Caller) -> web.Response:
 async def list_provider_services(request: web.Request, caller: Caller) -> web.Response:
     """The stored catalogue; `quarantined=true` for the rows that are not believed, with the reason."""
     query = query_of(request)
-    category, quarantined = query[CATEGORY], query[QUARANTINED]
-    after, limit = query.cursor, query.limit
+    filters = Filters(
+        (request.match_info["provider"],),
+        kind=query[KIND],
+        category=query[CATEGORY],
+        subcategory=query[SUBCATEGORY],
+        quarantined=query[QUARANTINED],
+        text=query[WORDS],
+    )
+    after, limit = query.cursor or 0, query.limit
     house = services_of(request).house
 
     def load(connection: Connection) -> list[RowMapping]:
-        name = _known(connection, house.settings, request)
-        return catalogue.listing(
-            connection, name, category=category, after=after or 0, limit=limit + 1, quarantined=quarantined
-        )
+        _known(connection, house.settings, request)
+        return offered.page(connection, filters, after=after, limit=limit + 1)
 
     rows = await house.database.read(load)
     cursor = query.next_cursor(rows[limit - 1]["id"]) if len(rows) > limit else None
     return json_response(listing("services", [_row_document(row) for row in rows[:limit]], cursor))
+
+
+async def list_categories(request: web.Request, caller: Caller) -> web.Response:
+    """`GET …/categories`: what `category` and `subcategory` may be, and how many stored rows each has."""
+    kind = query_of(request)[KIND]
+    house = services_of(request).house
+    found = await house.database.read(
+        lambda c: offered.categories(c, _known(c, house.settings, request), kind),
+    )
+    return json_response(listing("categories", [_category(name, parts) for name, parts in found.items()]))
+
+
+def _category(name: str, parts: dict[str, int]) -> dict[str, object]:
+    named = [{"subcategory": part, "services": count} for part, count in parts.items() if part]
+    return {"category": name, "services": sum(parts.values()), "subcategories": named}
 
 
 def _row_document(row: RowMapping) -> dict[str, object]:

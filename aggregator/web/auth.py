@@ -95,6 +95,13 @@ class Gate:
             raise Problem(ProblemKind.FORBIDDEN, f"this needs a key with the scope {wanted}")
         return caller
 
+    def still(self, request: web.Request, caller: Caller) -> bool:
+        """Whether the key that let the caller in still does; for answers that go on for long."""
+        if caller.name == LOCAL and self._local_admin:
+            return True
+        _, _, presented = request.headers.get("Authorization", "").partition(" ")
+        return self._owner(presented.strip()) == caller
+
     def _identify(self, request: web.Request) -> Caller:
         header = request.headers.get("Authorization")
         if self._local_admin and is_unix(request):

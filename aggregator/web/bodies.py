@@ -16,6 +16,7 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.domain.errors import Problem, ProblemKind
+from aggregator.web.connections import Connection, connection_of
 from aggregator.web.problems import invalid
 
 READ_TIMEOUT_S: Final = 30.0
@@ -47,16 +48,33 @@ async def read_body(request: web.Request) -> bytes:
 
 async def read_raw(request: web.Request) -> bytes:
     """The whole body of a request, whatever it is; 413, 408 or 400 otherwise."""
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
+    limit, length = request.client_max_size, request.content_length
+    if length is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(limit)
+    connection = connection_of(request)
+    if connection is not None and length:
+        connection.hold(length)
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            return await request.read()
+            if connection is None or (length is not None and "Content-Encoding" not in request.headers):
+                return await request.read()
+            else:
+                return await _read_unmeasured(request, connection, limit)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {READ_TIMEOUT_S:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError) as exc:
         raise Problem(ProblemKind.BAD_JSON, "the body did not arrive whole, or its encoding is broken") from exc
+
+
+async def _read_unmeasured(request: web.Request, connection: Connection, limit: int) -> bytes:
+    """A body whose size is known when it is there: each piece finds room, or the request is refused."""
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        if len(body) + len(piece) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
+        connection.hold(len(piece))
+        body += piece
+    return bytes(body)
 
 
 def _check_type(request: web.Request) -> None:

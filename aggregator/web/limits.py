@@ -6,10 +6,11 @@ Everything is counted in this process and forgotten with it, except orders, whic
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from aggregator.domain.errors import Problem, ProblemKind
@@ -22,6 +23,10 @@ WRONG_KEYS: Final = 20
 """Wrong keys that a peer may send in WRONG_KEYS_WINDOW_S before it hears 429 instead of 401."""
 WRONG_KEYS_WINDOW_S: Final = 60.0
 _PEERS: Final = 10_000
+READERS_OF_ONE: Final = 32
+READERS_OF_ALL: Final = 256
+"""Readers that wait for events: those of one caller, and of all together."""
+READERS_RETRY_S: Final = 5
 
 
 class RateLimiter:
@@ -45,6 +50,19 @@ class RateLimiter:
         self._buckets[name] = (tokens - 1, now)
 
 
+def neighbourhood(peer: str) -> str:
+    """Who counts as the same peer: an IPv6 host has a whole /64 to call from."""
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv4Address):
+        return peer
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 class WrongKeys:
     """Counts wrong keys by peer. A right key always gets in: many callers may share one proxy's address."""
 
@@ -53,6 +71,7 @@ class WrongKeys:
 
     def count(self, peer: str, now: float) -> None:
         """Note one more wrong key; Problem 429 when the peer had too many of late."""
+        peer = neighbourhood(peer)
         count, since = self._peers.pop(peer, (0, now))
         if now - since >= WRONG_KEYS_WINDOW_S:
             count, since = 0, now
@@ -62,6 +81,28 @@ class WrongKeys:
         if count >= WRONG_KEYS:
             wait_s = max(1, math.ceil(since + WRONG_KEYS_WINDOW_S - now))
             raise Problem(ProblemKind.TOO_MANY_REQUESTS, "too many wrong keys from here", retry_after_s=wait_s)
+
+
+class Waiting:
+    """Counts readers that wait for events, by long poll or stream: each keeps a connection for long."""
+
+    def __init__(self) -> None:
+        self._readers: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, name: str) -> Iterator[None]:
+        """A place for one more reader of a caller; Problem 429 when the caller has too many, 503 when all have."""
+        if self._readers[name] >= READERS_OF_ONE:
+            detail = f"this key may have {READERS_OF_ONE} readers that wait for events; end some"
+            raise Problem(ProblemKind.TOO_MANY_REQUESTS, detail, retry_after_s=READERS_RETRY_S)
+        if self._readers.total() >= READERS_OF_ALL:
+            detail = "too many readers wait for events"
+            raise Problem(ProblemKind.UNAVAILABLE, detail, retry_after_s=READERS_RETRY_S)
+        self._readers[name] += 1
+        try:
+            yield
+        finally:
+            self._readers[name] -= 1
 
 
 class OpenOrders:

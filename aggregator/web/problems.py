@@ -122,12 +122,14 @@ def phrase_type(status: int) -> str:
     return TYPE_PREFIX + re.sub(r"[^a-z]+", "-", HTTPStatus(status).phrase.lower()).strip("-")
 
 
-def plain_document(status: int, detail: str, request_id: str) -> dict[str, object]:
+def plain_document(status: int, detail: str, request_id: str | None = None) -> dict[str, object]:
     """A problem for a status that no kind stands for."""
-    return {
+    document: dict[str, object] = {
         "type": phrase_type(status),
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": REQUEST_PREFIX + request_id,
     }
+    if request_id is not None:
+        document["instance"] = REQUEST_PREFIX + request_id
+    return document

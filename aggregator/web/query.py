@@ -19,6 +19,7 @@ from aiohttp import web
 
 from aggregator.config.problems import did_you_mean
 from aggregator.domain.clock import parse_rfc3339
+from aggregator.domain.errors import Problem
 from aggregator.web.bodies import character
 from aggregator.web.problems import invalid
 
@@ -103,7 +104,7 @@ LIMIT: Final = whole("limit", "How many at most.", least=1, most=MAX_LIMIT, defa
 CURSOR: Final[Parameter[str | None]] = Parameter(
     "cursor",
     "Where the page begins: `next_cursor` of the page before, as it is and with the same filters.",
-    {"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"},
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]{11,300}$"},
     lambda _, value: value,
     None,
 )
@@ -163,23 +164,41 @@ class Query:
     @property
     def cursor(self) -> int | None:
         """The position that a cursor of this very query stands for."""
+        raw = self._cursor()
+        if raw is None:
+            return None
+        position = int.from_bytes(raw[8:16], "big")
+        if len(raw) != 16 or raw[:8] != self._mark(position):
+            raise _no_cursor()
+        return position
+
+    def next_cursor(self, position: int) -> str:
+        return _encoded(self._mark(position) + position.to_bytes(8, "big"))
+
+    @property
+    def cursor_text(self) -> str | None:
+        """The same for a list that is ordered by a text."""
+        raw = self._cursor()
+        if raw is None:
+            return None
+        text = raw[8:].decode(errors="replace")
+        if raw[:8] != self._mark(text):
+            raise _no_cursor()
+        return text
+
+    def next_cursor_text(self, text: str) -> str:
+        return _encoded(self._mark(text) + text.encode(errors="replace"))
+
+    def _cursor(self) -> bytes | None:
         text = self[CURSOR]
         if text is None:
             return None
         try:
-            raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error, ValueError):
-            raw = b""
-        position = int.from_bytes(raw[:8], "big")
-        if len(raw) != 16 or raw[8:] != self._mark(position):
-            raise invalid("is not a cursor of this query; take next_cursor as it is, with the same filters", "cursor")
-        return position
+            raise _no_cursor() from None
 
-    def next_cursor(self, position: int) -> str:
-        raw = position.to_bytes(8, "big") + self._mark(position)
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-    def _mark(self, position: int) -> bytes:
+    def _mark(self, position: int | str) -> bytes:
         """What ties a position to its query; the page's size may change from page to page."""
         filters = sorted((name, value) for name, value in self._raw.items() if name not in _PAGING)
         return hashlib.sha256(repr((self._scope, filters, position)).encode()).digest()[:8]
@@ -191,3 +210,11 @@ QUERY: Final = web.RequestKey("query", Query)
 def query_of(request: web.Request) -> Query:
     """The query that the route's declaration read before its handler was called."""
     return request[QUERY]
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _no_cursor() -> Problem:
+    return invalid("is not a cursor of this query; take next_cursor as it is, with the same filters", "cursor")

@@ -21,7 +21,8 @@ from aggregator.log import get_logger
 from aggregator.storage.database import patience
 from aggregator.web import api_events, health, placing, reader
 from aggregator.web.auth import GATE, Gate
-from aggregator.web.limits import OpenOrders
+from aggregator.web.feed import FEED, Feed
+from aggregator.web.limits import OpenOrders, Waiting
 from aggregator.web.once import RUNNING, Running
 from aggregator.web.openapi import document
 from aggregator.web.operations import Endpoint, Route
@@ -49,12 +50,13 @@ def create_app(services: WebServices) -> web.Application:
     """The application over a house; it starts nothing by itself."""
     house = services.house
     app = web.Application(middlewares=[_around], client_max_size=house.settings.http.max_body_bytes)
-    feed = api_events.Feed(house.database)
+    feed = Feed(house.database)
     app[SERVICES] = services
     app[GATE] = Gate(house.settings.keys, house.clock)
     app[RUNNING] = Running()
     app[placing.OPEN_ORDERS] = OpenOrders()
-    app[api_events.FEED] = feed
+    app[FEED] = feed
+    app[api_events.WAITING] = Waiting()
     app[health.READINESS] = health.Readiness(house)
     app[reader.READER] = reader.Reader(lambda: document(ROUTES, services.version))
     for route in ROUTES:

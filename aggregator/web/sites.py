@@ -1,49 +1,41 @@
 """Opens the doors: TCP, unix sockets, and sockets that were passed in.
 
-A unix socket's file goes with its door. One that a dead daemon left is removed; one that somebody listens on is not.
+A unix socket's file goes with its door, unless the socket was passed in. One that a dead daemon left is removed; one
+that somebody listens on is not.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.config import Address, TcpAddress
+from aggregator.web.activation import describe
+from aggregator.web.connections import SERVER_LOG, Connection, Connections, Limits
 
-KEEPALIVE_S: Final = 75.0
 SHUTDOWN_S: Final = 10.0
 """How long answers that are under way may take once the doors close."""
 _BACKLOG: Final = 1024
+"""Connections that the system keeps until we come to them."""
+_ACCEPTED: Final = 64
+"""Connections that are taken at once: few, so that in a flood those who were taken are heard before others come."""
 _SOCKET_UMASK: Final = 0o117
 """Owner and group may connect: without keys whoever can is the admin."""
 
 
-class _WithoutItsWords(logging.Filter):
-    """What is not HTTP at all is told in one line, and not quoted: aiohttp would log its URL, query and all."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-            record.exc_info = record.exc_text = None
-            record.msg, record.args = "malformed_http_request", ()
-            record.levelno, record.levelname = logging.INFO, "INFO"
-        return True
-
-
-_SERVER_LOG: Final = logging.getLogger("aggregator.http")
-_SERVER_LOG.addFilter(_WithoutItsWords())
-
-
-async def start_sites(app: web.Application, listen: Iterable[Address | socket.socket]) -> web.AppRunner:
+async def start_sites(
+    app: web.Application, listen: Iterable[Address | socket.socket], limits: Limits | None = None
+) -> web.AppRunner:
     """Serve the application at all of these; OSError, and nothing is left open, when one cannot be had.
 
     A client that goes away cancels nothing: an order that is being taken is taken.
@@ -51,15 +43,16 @@ async def start_sites(app: web.Application, listen: Iterable[Address | socket.so
     runner = web.AppRunner(
         app,
         access_log=None,
-        logger=_SERVER_LOG,
-        keepalive_timeout=KEEPALIVE_S,
+        logger=SERVER_LOG,
         shutdown_timeout=SHUTDOWN_S,
         handler_cancellation=False,
     )
     await runner.setup()
+    assert runner.server is not None
+    accept = Connections(runner.server, limits or Limits()).accept
     try:
         for address in listen:
-            await _open(_site(runner, address), address)
+            await _open(_site(runner, accept, address), address)
     except BaseException:
         await runner.cleanup()
         raise
@@ -70,24 +63,49 @@ async def _open(site: web.BaseSite, address: Address | socket.socket) -> None:
     try:
         await site.start()
     except OSError as exc:
+        named = describe(address.getsockname()) if isinstance(address, socket.socket) else str(address)
         # asyncio names the address sometimes, and its error texts differ; a failed look-up has no errno of the system.
         reason = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)
-        raise OSError(exc.errno, f"cannot listen on {address}: {reason}") from exc
+        raise OSError(exc.errno, f"cannot listen on {named}: {reason}") from exc
 
 
-def _site(runner: web.AppRunner, address: Address | socket.socket) -> web.BaseSite:
+def _site(runner: web.AppRunner, accept: Accept, address: Address | socket.socket) -> web.BaseSite:
     if isinstance(address, socket.socket):
-        return web.SockSite(runner, address, backlog=_BACKLOG)
+        return _Site(runner, accept, sock=address)
     if isinstance(address, TcpAddress):
-        return web.TCPSite(runner, address.host, address.port, backlog=_BACKLOG)
-    return _UnixSite(runner, _unix_socket(address.path), address.path)
+        return _Site(runner, accept, host=address.host, port=address.port)
+    return _UnixSite(runner, accept, _unix_socket(address.path), address.path)
 
 
-class _UnixSite(web.SockSite):
+Accept = Callable[[], Connection]
+
+
+class _Site(web.BaseSite):
+    """A place to listen at; whoever comes is accepted as a Connection, which aiohttp's own sites know nothing of."""
+
+    def __init__(self, runner: web.AppRunner, accept: Accept, **where: Any) -> None:
+        super().__init__(runner, backlog=_ACCEPTED)
+        create = asyncio.get_running_loop().create_server
+        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=_ACCEPTED, **where)
+        self._where = where
+
+    @property
+    def name(self) -> str:
+        return str(self._where)
+
+    async def start(self) -> None:
+        await super().start()
+        self._server = server = await self._create()
+        for listening in server.sockets:
+            with listening.dup() as same:  # asyncio has one number for both
+                same.listen(_BACKLOG)
+
+
+class _UnixSite(_Site):
     """A unix socket whose file is removed when it closes, unless somebody else has put his own there meanwhile."""
 
-    def __init__(self, runner: web.AppRunner, listening: socket.socket, path: Path) -> None:
-        super().__init__(runner, listening, backlog=_BACKLOG)
+    def __init__(self, runner: web.AppRunner, accept: Accept, listening: socket.socket, path: Path) -> None:
+        super().__init__(runner, accept, sock=listening)
         self._path = path
         self._file = _identity(path)
 

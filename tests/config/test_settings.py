@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_contract(load_with: LoadWith) -> None:
         "name": "shop", "key": [{"value": "[secret]", "until": None}], "scopes": ["orders"], "panel": "smm_plus",
         "panel_get": False, "callback_secret": None, "requests_per_second": 0, "max_open_orders": 0,
     }  # fmt: skip
-    assert dump["http"] == {"listen": ["127.0.0.1:8080"], "max_body_bytes": 1048576}
+    assert dump["http"] == {"listen": ["127.0.0.1:8080"], "max_body_bytes": 1048576, "max_connections": 1000}
     assert dump["callbacks"] == {"allow": []}
     assert dump["retention"] == {"orders_days": 365, "exchanges_days": 30, "deliveries_days": 90}
     assert dump["exchange_rates"] == {}

@@ -299,7 +299,7 @@ async def test_positions_have_no_hole_and_each_event_is_fanned_out_once(
     assert [row.position for row in await line.events()] == list(range(1, count + 1))
     assert len(await line.rows()) == count
     page = await line.house.database.read(lambda connection: outbox.feed(connection, after=count - 2, limit=10))
-    assert [position for position, _, _ in page] == [count - 1, count]
+    assert [told.position for told in page] == [count - 1, count]
 
 
 async def test_two_sequencers_at_once_give_no_position_twice(make_line: MakeLine, receiver: Receiver) -> None:

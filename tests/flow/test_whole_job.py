@@ -110,7 +110,7 @@ async def test_followers_go_to_the_cheapest_and_run_to_their_end(street: Street)
     (entry,) = street.purchases()
     assert (entry.link, entry.quantity) == (order.link, 1000)
     feed = await street.database.read(lambda c: outbox.feed(c, after=0, limit=100))
-    assert [position for position, _, _ in feed] == list(range(1, len(feed) + 1))
+    assert [told.position for told in feed] == list(range(1, len(feed) + 1))
 
 
 async def test_an_offer_without_stock_is_passed_over_and_a_refusal_falls_to_the_next(street: Street) -> None:

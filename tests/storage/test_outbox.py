@@ -82,8 +82,8 @@ async def test_who_commits_late_comes_after_what_was_read_already(postgres_datab
     await postgres_database.write(rows.sequence)
     after_it = await postgres_database.read(lambda c: outbox.feed(c, after=first[-1][0], limit=10))
 
-    assert [(position, _reference(body)) for position, _, body in first] == [(1, "quick")]
-    assert [(position, _reference(body)) for position, _, body in after_it] == [(2, "slow")]
+    assert [(told.position, _reference(told.body)) for told in first] == [(1, "quick")]
+    assert [(told.position, _reference(told.body)) for told in after_it] == [(2, "slow")]
     assert await postgres_database.read(positions) == [(1, 2), (2, 1)]
 
 
@@ -110,7 +110,7 @@ async def test_a_reader_misses_nothing_while_many_write_and_two_sequencers_run(d
         while writing or more:
             last = found[-1][0] if found else 0
             page = await database.read(lambda c, n=last: outbox.feed(c, after=n, limit=5))  # type: ignore[misc]
-            found += [(position, event_id) for position, event_id, _ in page]
+            found += [(told.position, told.id) for told in page]
             more = bool(page)
         return found
 
@@ -126,7 +126,7 @@ async def test_a_reader_misses_nothing_while_many_write_and_two_sequencers_run(d
     found = await reading
     last = found[-1][0] if found else 0
     rest = await database.read(lambda c: outbox.feed(c, after=last, limit=1000))
-    seen = [*found, *((position, event_id) for position, event_id, _ in rest)]
+    seen = [*found, *((told.position, told.id) for told in rest)]
 
     stored = await database.read(lambda c: c.execute(select(events.c.position, events.c.id)).all())
     assert len(seen) == len(stored) == 6 * 15 * 2
@@ -145,8 +145,10 @@ async def test_an_owner_reads_only_events_of_their_orders(database: Database) ->
     await database.write(work)
     mine = await database.read(lambda c: outbox.feed(c, after=0, limit=10, owner="shop"))
     everything = await database.read(lambda c: outbox.feed(c, after=0, limit=10))
-    assert [position for position, _, _ in mine] == [1, 4]
-    assert [position for position, _, _ in everything] == [1, 2, 3, 4]
+    assert [told.position for told in mine] == [1, 4]
+    assert [(told.position, told.owner) for told in everything] == [(1, "shop"), (2, "other"), (3, None), (4, "shop")]
+    between = await database.read(lambda c: outbox.feed(c, after=1, until=3, limit=10))
+    assert [told.position for told in between] == [2, 3]
     assert await database.read(lambda c: outbox.feed(c, after=0, limit=10, owner="nobody")) == []
 
 

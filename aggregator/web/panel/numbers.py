@@ -22,7 +22,8 @@ from aggregator.storage import numbers
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.storage.numbers import Rental
-from aggregator.web.api_events import FEED
+from aggregator.web.connections import connection_of
+from aggregator.web.feed import FEED
 from aggregator.web.panel.calls import Call
 from aggregator.web.panel.selling import service_asked
 from aggregator.web.panel.shapes import price
@@ -63,6 +64,8 @@ async def add_sms(call: Call) -> object:
 async def _rented(call: Call, order: int) -> Rental:
     """The order's numbers, waited for a while; each event that is told may be theirs."""
     feed, services = call.request.app[FEED], call.services
+    if (connection := connection_of(call.request)) is not None:
+        connection.step_aside(stream=False)
 
     def load(connection: Connection) -> Rental:
         return numbers.rental(connection, order_store.find_many(connection, [order], call.caller.sees)[0])
@@ -70,11 +73,12 @@ async def _rented(call: Call, order: int) -> Rental:
     loop = asyncio.get_running_loop()
     until = loop.time() + WAIT_S
     while True:
+        moment = feed.moment()
         rental = await services.house.database.read(load)
         named = rental.over and all(one.phone for one in rental.rented.values())
         if named or loop.time() >= until or feed.closed or services.draining() or _gone(call.request):
             return rental
-        await feed.next_look(until - loop.time())
+        await feed.wait(moment, until - loop.time())
 
 
 def _gone(request: web.Request) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from aggregator.web.operations import Route
-from aggregator.web.routes import events, machines, orders, panel, providers, services
+from aggregator.web.routes import events, machines, orders, panel, providers, services, sms
 
 ROUTES: Final[tuple[Route, ...]] = (
     *orders.ROUTES,
     *services.ROUTES,
     *events.ROUTES,
     *providers.ROUTES,
+    *sms.ROUTES,
     *panel.ROUTES,
     *machines.ROUTES,
 )

@@ -8,7 +8,15 @@ from aggregator.web import api_providers
 from aggregator.web.auth import ADMINS, READERS
 from aggregator.web.models import EmptyRequest, ReleaseRequest
 from aggregator.web.operations import Link, Route
-from aggregator.web.schemas.providers import CatalogueList, Ledger, PriceHistory, Provider, ProviderList, Released
+from aggregator.web.schemas.providers import (
+    CatalogueList,
+    CategoryList,
+    Ledger,
+    PriceHistory,
+    Provider,
+    ProviderList,
+    Released,
+)
 
 TAG: Final = "Providers"
 
@@ -52,6 +60,18 @@ ROUTES: Final = (
         query=api_providers.CATALOGUE_QUERY,
         answer=CatalogueList,
         links=(_HISTORY,),
+    ),
+    Route(
+        "GET",
+        "/v1/providers/{provider}/categories",
+        READERS,
+        api_providers.list_categories,
+        id="listProviderCategories",
+        tag=TAG,
+        summary="Its categories",
+        description="What `category` and `subcategory` may be, and how many stored rows each has.",
+        query=api_providers.CATEGORIES_QUERY,
+        answer=CategoryList,
     ),
     Route(
         "GET",

@@ -198,6 +198,24 @@ class CatalogueRow(Shape):
 CatalogueList = page("CatalogueList", "services", CatalogueRow, "services of the provider's catalogue")
 
 
+class Subcategory(Shape):
+    """A category within a category."""
+
+    subcategory: str = Field(description="Its name.", examples=["Followers"])
+    services: Count = Field(description="Stored rows that it has.", examples=[12])
+
+
+class Category(Shape):
+    """A category of a provider's catalogue."""
+
+    category: str = Field(description="Its name; empty for rows without one.", examples=["Instagram"])
+    services: Count = Field(description="Stored rows that it has.", examples=[24])
+    subcategories: list[Subcategory] = Field(description="Its categories within.")
+
+
+CategoryList = page("CategoryList", "categories", Category, "categories of the provider's catalogue")
+
+
 class PricePoint(Shape):
     """A price and a stock that the catalogue told; only changes are entries."""
 
