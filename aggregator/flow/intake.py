@@ -9,24 +9,23 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.catalogue import SMS_NUMBERS, CatalogueRow, QuantityFrom, ServiceType, service_type
 from aggregator.domain.children import DRIP, runs_of
 from aggregator.domain.errors import Problem, ProblemKind
-from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, OrderNumber, new_id
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, OrderState, Role
+from aggregator.domain.orders import Order, OrderState, Role, as_accepted
 from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_params, missing_params, quantity_of
 from aggregator.flow.base import House
 from aggregator.flow.views import offer_service
 from aggregator.storage import catalogue, idempotency
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
-from aggregator.storage.idempotency import Stored
+from aggregator.storage.idempotency import Entry, Stored
 
 MAX_NUMBERS: Final = 10
 """hstockplus.txt, add_sms: "Number of numbers (1-10)"."""
@@ -55,11 +54,14 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's key, what the request was, and how its answer is written: (status, body) of the result."""
+    """The caller's key, what the request was, and how its answer is written: (status, body) of the results.
+
+    `answer` of one accepted order must need nothing but that order: it is asked again when the request comes again.
+    """
 
     owner: str
     key: str
-    fingerprint: str
+    fingerprint: bytes
     answer: Callable[[Sequence[Order | Problem]], tuple[int, str]]
 
 
@@ -69,6 +71,15 @@ class Taken:
 
     results: tuple[Order | Problem, ...] = ()
     replayed: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is stored by one commit: the orders with the times when they give up, and the key."""
+
+    checked: Sequence[tuple[Order, datetime] | Problem]
+    once: Idempotency | None
+    at: datetime
 
 
 class Intake:
@@ -91,31 +102,10 @@ class Intake:
         used for another request.
         """
         checked = [self._checked(wish) for wish in wishes]
-
-        def write(connection: Connection) -> Taken:
-            if once is not None and (stored := idempotency.find(connection, once.owner, once.key)) is not None:
-                return Taken(replayed=_same(stored, once))
-            results: list[Order | Problem] = []
-            for one in checked:
-                if isinstance(one, Problem):
-                    results.append(one)
-                else:
-                    order, give_up_after = one
-                    give_up_at = order.created_at + give_up_after
-                    results.append(
-                        order_store.add(connection, order, (Draft("order.accepted"),), give_up_at=give_up_at)
-                    )
-            if once is not None:
-                status, body = once.answer(results)
-                first = next((result.number for result in results if isinstance(result, Order)), None)
-                answer = Stored(once.fingerprint, status, body)
-                now = self._house.clock.now()
-                if not idempotency.keep(connection, once.owner, once.key, answer, now, first):
-                    # Only on PostgreSQL: another request with the key committed in between.
-                    raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, "a request with this Idempotency-Key is running")
-            return Taken(tuple(results))
-
-        taken = await self._house.database.write(write)
+        request = _Request(checked, once, self._house.clock.now())
+        taken = await self._house.database.write_together(_store, request)
+        if isinstance(taken, Problem):
+            raise taken
         if any(isinstance(result, Order) for result in taken.results):
             self._house.wakeups.wake("routing", "sequencing")
         return taken
@@ -161,14 +151,15 @@ class Intake:
             callback_url=wish.callback_url,
         )
 
-    def _checked(self, wish: NewOrder | Problem) -> tuple[Order, timedelta] | Problem:
+    def _checked(self, wish: NewOrder | Problem) -> tuple[Order, datetime] | Problem:
         if isinstance(wish, Problem):
             return wish
         try:
             order = self.check(wish)
         except Problem as problem:
             return problem
-        return order, timedelta(seconds=self._house.settings.services[order.service].give_up_after_s)
+        patience_s = self._house.settings.services[order.service].give_up_after_s
+        return order, order.created_at + timedelta(seconds=patience_s)
 
     def _known(self, service: ServiceSettings, provider: str | None = None) -> list[CatalogueRow]:
         """The catalogue rows of a service's offers; empty when some offer's catalogue is not known yet."""
@@ -289,11 +280,57 @@ def _check_text(value: str | None, longest: int, field_name: str) -> None:
         raise Problem(ProblemKind.INVALID_FIELD, f"holds U+{ord(found[0]):04X}, which is no text", field_name)
 
 
-def _same(stored: Stored, once: Idempotency) -> Stored:
-    if stored.fingerprint != once.fingerprint:
-        raise Problem(
+def _store(connection: Connection, requests: Sequence[_Request]) -> list[Taken | Problem]:
+    """Store what requests that came together ask for, by few statements; what became of each."""
+    keyed = [(request.once.owner, request.once.key) for request in requests if request.once is not None]
+    if len(set(keyed)) < len(keyed):
+        # The second one is answered as the first was: they go one after the other.
+        return [_store(connection, [request])[0] for request in requests]
+    known = idempotency.find_all(connection, keyed) if keyed else {}
+    outcomes: list[Taken | Problem | None] = []
+    born: list[tuple[Order, datetime]] = []
+    for request in requests:
+        once = request.once
+        entry = known.get((once.owner, once.key)) if once is not None else None
+        if once is not None and entry is not None:
+            outcomes.append(_again(connection, entry, once))
+        else:
+            outcomes.append(None)
+            born.extend(one for one in request.checked if not isinstance(one, Problem))
+    stored = iter(order_store.add_all(connection, born) if born else ())
+    entries: list[tuple[idempotency.Name, Entry]] = []
+    for place, request in enumerate(requests):
+        if outcomes[place] is None:
+            results = tuple(one if isinstance(one, Problem) else next(stored) for one in request.checked)
+            outcomes[place] = Taken(results)
+            if request.once is not None:
+                entries.append(((request.once.owner, request.once.key), _entry(request.once, results)))
+    if entries and not idempotency.keep_all(connection, entries, requests[0].at):
+        # Only on PostgreSQL: another request with one of the keys committed in between. Nothing of these stays.
+        raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, "a request with this Idempotency-Key is running")
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _entry(once: Idempotency, results: Sequence[Order | Problem]) -> Entry:
+    """What a key keeps: of one order its number, of everything else the answer."""
+    first = next((result.number for result in results if isinstance(result, Order)), None)
+    if first is not None and len(results) == 1:
+        return Entry(once.fingerprint, None, first)
+    return Entry(once.fingerprint, Stored(*once.answer(results)), first)
+
+
+def _again(connection: Connection, entry: Entry, once: Idempotency) -> Taken | Problem:
+    """The answer that was given under a key that is known; Problem when it was given to another request."""
+    if entry.fingerprint != once.fingerprint:
+        return Problem(
             ProblemKind.IDEMPOTENCY_MISMATCH,
             "this Idempotency-Key was used for another request; use a new key for a new request",
             "Idempotency-Key",
         )
-    return stored
+    if entry.answer is not None:
+        return Taken(replayed=entry.answer)
+    assert entry.order_number is not None, "a key without an answer has an order"
+    order = order_store.load(connection, entry.order_number)
+    if order is None:
+        return Problem(ProblemKind.CONFLICT, "the order of this Idempotency-Key is no longer kept; use a new key")
+    return Taken(replayed=Stored(*once.answer([as_accepted(order)])))

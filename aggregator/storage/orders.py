@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 
@@ -36,6 +37,7 @@ from aggregator.storage import cancels as cancel_store
 from aggregator.storage import claims, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
+from aggregator.storage.bulk import Rows
 from aggregator.storage.tables import TO_ROUTE, numbers, orders
 from aggregator.storage.types import Instant
 
@@ -156,6 +158,75 @@ def add(connection: Connection, order: Order, drafts: Sequence[Draft], *, give_u
     stored = replace(order, number=OrderNumber(number), sequence=len(drafts), version=1)
     outbox.append(connection, replace(stored, sequence=0), Related(), drafts, order.created_at)
     return stored
+
+
+_BORN: Final = Rows(
+    orders,
+    *("number", "id", "owner", "service", "kind", "state", "quantity", "link", "params", "reference", "metadata"),
+    *("max_cost_units", "max_cost_currency", "pinned_provider", "callback_url", "role", "created_at", "updated_at"),
+    *("sequence", "version", "next_route_at", "next_run_at", "give_up_at"),
+)
+
+
+def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> list[Order]:
+    """Insert new orders of callers, each with the time when it gives up, and their events `order.accepted`: the same
+    as `add` one by one, in a few statements altogether."""
+    stored = [
+        replace(order, number=number, sequence=1, version=1)
+        for (order, _), number in zip(born, _numbers(connection, len(born)), strict=True)
+    ]
+    rows = []
+    for order, (_, give_up_at) in zip(stored, born, strict=True):
+        parent, limit = order.role is Role.PARENT, order.max_cost
+        rows.append(
+            (
+                order.number,
+                order.id,
+                order.owner,
+                order.service,
+                order.kind,
+                "accepted",
+                order.quantity,
+                order.link,
+                dict(order.params),
+                order.reference,
+                dict(order.metadata),
+                limit.units if limit is not None else None,
+                limit.currency if limit is not None else None,
+                order.pinned_provider,
+                order.callback_url,
+                str(order.role),
+                order.created_at,
+                order.created_at,
+                1,
+                1,
+                None if parent else order.created_at,
+                order.created_at if parent else None,
+                give_up_at,
+            )
+        )
+    _BORN.insert(connection, rows)
+    outbox.append_accepted(connection, stored)
+    return stored
+
+
+_NEXT_NUMBERS: Final = {
+    # Only one transaction writes at a time. SQLite keeps the highest number there ever was.
+    "sqlite": text(
+        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'orders'), 0),"
+        " coalesce((SELECT max(number) FROM orders), 0))"
+    ),
+    "postgresql": text("SELECT nextval(pg_get_serial_sequence('orders', 'number')) FROM generate_series(1, :count)"),
+}
+
+
+def _numbers(connection: Connection, count: int) -> list[OrderNumber]:
+    """So many numbers that no order has or had."""
+    statement = _NEXT_NUMBERS[connection.dialect.name]
+    if connection.dialect.name == "sqlite":
+        last: int = connection.execute(statement).scalar_one()
+        return [OrderNumber(number) for number in range(last + 1, last + count + 1)]
+    return sorted(OrderNumber(row[0]) for row in connection.execute(statement, {"count": count}))
 
 
 def load(connection: Connection, number: int, *, lock: bool = False) -> Order | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from aggregator.domain.documents import order_document
+from aggregator.domain.documents import accepted_text
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.orders import Order
 from aggregator.flow.base import House
@@ -63,7 +63,7 @@ async def create_batch(request: web.Request, caller: Caller) -> web.Response:
     wishes = [_wish(house, caller, item) for item in items]
 
     def answer(results: Results) -> Answer:
-        return Answer(200, dumps({"results": [_result(result) for result in results]}))
+        return Answer(200, f'{{"results":[{",".join(map(_result, results))}]}}')
 
     return await _take(request, caller, key, wishes, answer, alone=False)
 
@@ -75,10 +75,10 @@ def _wish(house: House, caller: Caller, item: object) -> NewOrder | Problem:
         return problem
 
 
-def _result(result: Order | Problem) -> dict[str, object]:
+def _result(result: Order | Problem) -> str:
     if isinstance(result, Order):
-        return {"status": 201, "order": order_document(result)}
-    return {"status": status_of(result), "problem": problem_document(result)}
+        return f'{{"status":201,"order":{accepted_text(result)}}}'
+    return dumps({"status": status_of(result), "problem": problem_document(result)})
 
 
 async def _take(
@@ -93,10 +93,10 @@ async def _take(
     """Store what can be taken and answer; `alone`: the one problem is the whole request's."""
     services = services_of(request)
     with request.app[RUNNING].only(key):
-        if key is not None and caller.max_open_orders and (stored := await find(services.house, key)) is not None:
-            # What is answered again takes no room.
-            return replayed(stored)
-        limit = request.app[OPEN_ORDERS].admit(services.house, caller.name, caller.max_open_orders, wishes)
+        most = caller.max_open_orders
+        if key is not None and most and await find(services.house, key) is not None:
+            most = 0  # what is answered again takes no room
+        limit = request.app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes)
         async with limit as admitted:
             first = admitted[0]
             if alone and isinstance(first, Problem) and (key is None or first.kind is ProblemKind.TOO_MANY_REQUESTS):
