@@ -6,14 +6,16 @@ or the query string of a URL.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import html
 import json as jsonlib
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite
 from pathlib import PurePath
@@ -222,11 +224,12 @@ def configure(
     else:
         last.append(structlog.processors.JSONRenderer())
 
-    handler = _Handler(target)
+    handler = _Handler(target, None if pretty else _Quick(redactor))
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=chain, processors=last))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(old)
+        old.flush()
     root.addHandler(handler)
     root.setLevel(numeric)
     for name in _QUIET:
@@ -246,7 +249,72 @@ def get_logger(name: str = "aggregator") -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger(name))
 
 
+def say_often(event: str, same: tuple[tuple[str, object], ...], **own: str | float) -> None:
+    """A line of `get_logger().info` that comes thousands of times a second. What is the `same` in many of them is
+    looked through for secrets and rendered once; what is its `own` is plain ASCII that nobody outside had a say in.
+    The lines of one round of the event loop are written together."""
+    root = logging.getLogger()
+    handler = root.handlers[0] if len(root.handlers) == 1 else None
+    if (
+        isinstance(handler, _Handler)
+        and handler.quick is not None
+        # Nobody listens in.
+        and structlog.get_config()["processors"][-1] is structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+    ):
+        if root.isEnabledFor(logging.INFO):
+            handler.hold(handler.quick.line(event, same, own))
+    else:
+        get_logger().info(event, **dict(same), **own)
+
+
+class _Quick:
+    """Lines as the pipeline would make them, by hand."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._view = _ForLogs(redactor)
+        self._same: dict[tuple[str, tuple[tuple[str, object], ...]], str] = {}
+
+    def line(self, event: str, same: tuple[tuple[str, object], ...], own: Mapping[str, str | float]) -> str:
+        known = self._same.get((event, same))
+        if known is None:
+            if len(self._same) > 1000:
+                self._same.clear()
+            known = jsonlib.dumps(self._view.value({"level": "info", "event": event, **dict(same)}))[1:-1]
+            self._same[event, same] = known
+        told = ""
+        for name, value in own.items():
+            told += f', "{name}": "{value}"' if isinstance(value, str) else f', "{name}": {value}'
+        now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+        return f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n'
+
+
 class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO, quick: _Quick | None) -> None:
+        super().__init__(stream)
+        self.quick = quick
+        self._held: list[str] = []
+
+    def hold(self, line: str) -> None:
+        """Write it with what else this round of the event loop has to say; now, where no loop runs."""
+        self._held.append(line)
+        if len(self._held) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._held:
+            self.flush()
+        super().emit(record)
+
+    def flush(self) -> None:
+        held, self._held = self._held, []
+        with contextlib.suppress(OSError, ValueError), self.lock or contextlib.nullcontext():
+            if held:
+                self.stream.write("".join(held))
+            super().flush()
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing: the standard library would print the record's arguments, unmasked, to standard error."""
 

@@ -32,6 +32,7 @@ class Entry:
     name: str
     every_s: float
     run_once: Callable[[], Awaitable[object]]
+    rest_s: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     ticked_at: float = 0.0
 
@@ -46,8 +47,9 @@ class Schedule:
         self._ticker = AsyncIOScheduler(timezone="UTC")
         self._stopping = False
 
-    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]]) -> None:
-        self._entries[name] = Entry(name, every_s, run_once, ticked_at=self._clock.monotonic())
+    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]], *, rest_s: float = 0.0) -> None:
+        """`rest_s`: how long it rests after each run, however often it is woken, so that more is done at once."""
+        self._entries[name] = Entry(name, every_s, run_once, rest_s, ticked_at=self._clock.monotonic())
 
     def wake(self, name: str) -> None:
         """Look now. Safe to call at any time, as often as you like."""
@@ -113,3 +115,5 @@ class Schedule:
                 # A stage that failed once is asked again at the next tick; its rows are still due.
                 log.exception("stage_failed", stage=entry.name)
             entry.ticked_at = self._clock.monotonic()
+            if entry.rest_s and not self._stopping:
+                await asyncio.sleep(entry.rest_s)

@@ -215,13 +215,17 @@ async def daemon(url: str, folder: Path, name: str, provider: str, hook: str | N
     config.touch(mode=0o600)
     text = CONFIG.format(database=json.dumps(url), port=port, key=key, provider=provider)
     config.write_text(text + (HOOK.format(url=hook) if hook else ""))
-    process = Supervisor(config, folder / f"{name}.log", lambda code, pid: None)
+    # In memory where there is room: a log on the disk waits for the database's fsync.
+    memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
+    log = memory / f"{folder.name}-{name}.log"
+    process = Supervisor(config, log, lambda code, pid: None)
     await process.start()
     try:
         await _ready(port)
         yield Target(port, process.pid, key)
     finally:
         await process.stop()
+        log.unlink(missing_ok=True)
 
 
 async def _ready(port: int) -> None:

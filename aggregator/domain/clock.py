@@ -8,10 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 TOLERANCE: Final = timedelta(seconds=2)
 """A clock that moved by more than this against the monotonic one has jumped; less is a correction, as of NTP."""
+
+
+_WALL: Final = partial(datetime.now, UTC)
 
 
 class Clock(Protocol):
@@ -35,7 +39,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall: Callable[[], datetime] = _WALL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall = wall

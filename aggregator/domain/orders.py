@@ -131,11 +131,12 @@ class Order:
     version: int = 0
 
 
-def as_accepted(order: Order) -> Order:
-    """The order as it was at its beginning, before any fact: what was asked for never changes."""
+def as_accepted(order: Order, number: OrderNumber | None = None) -> Order:
+    """The order as it was stored first, before any fact: what was asked for never changes. `number` is the one that it
+    was given then."""
     return Order(
         id=order.id,
-        number=order.number,
+        number=number or order.number,
         owner=order.owner,
         service=order.service,
         kind=order.kind,

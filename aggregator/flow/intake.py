@@ -82,18 +82,30 @@ class _Request:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What catalogues say of a service: the types that its offers have, and for each the ranges of quantities."""
+
+    types: tuple[ServiceType, ...]
+    ranges: Mapping[str, Sequence[tuple[int, int]]]
+    whole: bool
+    """Whether the catalogue of each of them is known."""
+
+
 class Intake:
     """Takes orders. Catalogue rows of configured offers are remembered, so that a check costs no query."""
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._rows: dict[tuple[str, str], list[CatalogueRow]] = {}
+        self._views: dict[tuple[str, str | None], _Known] = {}
 
     async def refresh(self) -> None:
         """Read again what the catalogues say of the configured offers; called when a sync has ended."""
         wanted = {(o.provider, offer_service(o)) for s in self._house.settings.services.values() for o in s.offers}
         rows = await self._house.database.read(lambda c: catalogue.offer_rows(c, sorted(wanted)))
         self._rows = {key: [row for row, _ in entries] for key, entries in rows.items()}
+        self._views.clear()
 
     async def take(self, wishes: Sequence[NewOrder | Problem], once: Idempotency | None = None) -> Taken:
         """Check and store orders in one transaction; with an idempotency key the answer is stored beside them.
@@ -103,7 +115,8 @@ class Intake:
         """
         checked = [self._checked(wish) for wish in wishes]
         request = _Request(checked, once, self._house.clock.now())
-        taken = await self._house.database.write_together(_store, request)
+        with self._house.callers.wait(len(checked)):
+            taken = await self._house.database.write_together(_store, request)
         if isinstance(taken, Problem):
             raise taken
         if any(isinstance(result, Order) for result in taken.results):
@@ -127,7 +140,7 @@ class Intake:
         self._check_rest(service, wish)
         # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
         ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
-        if ignored and self._known(service):
+        if ignored and self._known(service, wish.service).whole:
             detail = f"is not taken by services of type {kind_type.name}; leave it out"
             raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{ignored[0]}")
         now = self._house.clock.now()
@@ -161,27 +174,37 @@ class Intake:
         patience_s = self._house.settings.services[order.service].give_up_after_s
         return order, order.created_at + timedelta(seconds=patience_s)
 
-    def _known(self, service: ServiceSettings, provider: str | None = None) -> list[CatalogueRow]:
-        """The catalogue rows of a service's offers; empty when some offer's catalogue is not known yet."""
-        rows: list[CatalogueRow] = []
+    def _known(self, service: ServiceSettings, name: str, provider: str | None = None) -> _Known:
+        """What the catalogues say of a service's offers; nothing while some offer's catalogue is not known yet."""
+        known = self._views.get((name, provider))
+        if known is None:
+            known = self._views[name, provider] = self._look(service, provider)
+        return known
+
+    def _look(self, service: ServiceSettings, provider: str | None) -> _Known:
+        types: list[ServiceType] = []
+        ranges: dict[str, list[tuple[int, int]]] = {}
         for offer in service.offers:
             if provider is not None and offer.provider != provider:
                 continue
-            found = self._rows.get((offer.provider, offer_service(offer)))
-            if not found:
-                return []
-            rows.extend(found)
-        return rows
+            rows = self._rows.get((offer.provider, offer_service(offer)))
+            if not rows:
+                return _Known((), {}, whole=False)
+            for row in rows:
+                known = service_type(service.kind, row.type)
+                if known is not None:
+                    ranges.setdefault(known.name, []).append((row.minimum, row.maximum))
+                    if known not in types:
+                        types.append(known)
+        return _Known(tuple(types), ranges, whole=True)
 
     def _type(self, service: ServiceSettings, wish: NewOrder) -> ServiceType:
         """The type that the order fits; among offers of several types the first one that misses and ignores nothing."""
-        types: list[ServiceType] = []
-        for row in self._known(service):
-            known = service_type(service.kind, row.type)
-            if known is not None and known not in types:
-                types.append(known)
         if service.kind == "sms":
             return SMS_NUMBERS
+        types = self._known(service, wish.service).types
+        if len(types) == 1:
+            return types[0]
         fitting = [known for known in types if not missing_params(known, wish.link, wish.params)]
         taking = [known for known in fitting if not ignored_params(known, wish.params)]
         if types:
@@ -205,12 +228,12 @@ class Intake:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_QUANTITY}, got {quantity}", "quantity")
         if service.kind == "sms" and quantity > MAX_NUMBERS:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_NUMBERS} numbers", "quantity")
-        rows = [row for row in self._known(service, wish.provider) if service_type(service.kind, row.type) == kind_type]
-        if not rows or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
+        ranges = self._known(service, wish.service, wish.provider).ranges.get(kind_type.name)
+        if not ranges or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
             return
-        if not any(row.minimum <= quantity <= row.maximum for row in rows):
-            ranges = " or ".join(sorted({f"{row.minimum} to {row.maximum}" for row in rows}))
-            raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity")
+        if not any(least <= quantity <= most for least, most in ranges):
+            said = " or ".join(sorted({f"{least} to {most}" for least, most in ranges}))
+            raise Problem(ProblemKind.INVALID_FIELD, f"must be {said}, got {quantity}", "quantity")
 
     def _runs(self, service: ServiceSettings, wish: NewOrder, kind_type: ServiceType, quantity: int) -> int:
         """How many runs the order has, each of `quantity`; one run is an order like any other."""
@@ -248,13 +271,11 @@ class Intake:
         _check_text(wish.reference, MAX_REFERENCE, "reference")
         for name, value in wish.params.items():
             _check_text(value, MAX_PARAM, f"params.{name}")
-        if len(json.dumps(wish.metadata)) > MAX_METADATA:
+        if wish.metadata and len(json.dumps(wish.metadata)) > MAX_METADATA:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be at most {MAX_METADATA} bytes as JSON", "metadata")
-        offered = sorted({offer.provider for offer in service.offers})
-        if wish.provider is not None and wish.provider not in offered:
-            raise Problem(
-                ProblemKind.INVALID_FIELD, f"no offer of this service is there; it has {', '.join(offered)}", "provider"
-            )
+        if wish.provider is not None and wish.provider not in {offer.provider for offer in service.offers}:
+            offered = ", ".join(sorted({offer.provider for offer in service.offers}))
+            raise Problem(ProblemKind.INVALID_FIELD, f"no offer of this service is there; it has {offered}", "provider")
         if wish.max_cost is not None:
             self._check_max_cost(wish.max_cost)
 

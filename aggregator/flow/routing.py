@@ -27,6 +27,9 @@ from aggregator.storage.database import Connection
 from aggregator.storage.orders import Unrouted
 
 BATCH: Final = 200
+FEW: Final = 25
+FEW_EVERY_S: Final = 0.25
+"""Orders looked at while callers crowd at the doors: as many as providers take in that time, and hardly felt there."""
 LEASE_S: Final = 30.0
 """Short, because orders whose routing failed with the database wait for its end."""
 PLAN_GOOD_FOR_S: Final = 600.0
@@ -47,6 +50,7 @@ class Routing:
         self._promises = Promises()
         self._began = house.clock.monotonic()
         self._synced: set[str] = set()
+        self._few_again_at = 0.0
 
     def sync_ended(self, provider: str) -> None:
         """The provider's first catalogue sync since the start is over, whatever came of it."""
@@ -57,10 +61,16 @@ class Routing:
     async def run_once(self) -> int:
         if not self._workers.free:
             return 0
+        limit = BATCH
+        if self._house.callers.crowded:
+            limit, elapsed = FEW, self._house.clock.monotonic()
+            if elapsed < self._few_again_at:
+                return 0  # the next tick comes
+            self._few_again_at = elapsed + FEW_EVERY_S
         now = self._house.clock.now()
         token = claims.new_token()
         claimed = await self._house.database.write(
-            lambda c: order_store.claim_unrouted(c, now, limit=BATCH, lease_s=LEASE_S, token=token)
+            lambda c: order_store.claim_unrouted(c, now, limit=limit, lease_s=LEASE_S, token=token)
         )
         if claimed:
             self._workers.start(self._route(claimed, token))

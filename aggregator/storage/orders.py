@@ -32,7 +32,7 @@ from aggregator.domain.errors import ClaimLost
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
-from aggregator.domain.orders import FINAL, Order, OrderState, Role
+from aggregator.domain.orders import FINAL, Order, OrderState, Role, as_accepted
 from aggregator.storage import cancels as cancel_store
 from aggregator.storage import claims, outbox
 from aggregator.storage import numbers as number_store
@@ -172,8 +172,7 @@ def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> l
     """Insert new orders of callers, each with the time when it gives up, and their events `order.accepted`: the same
     as `add` one by one, in a few statements altogether."""
     stored = [
-        replace(order, number=number, sequence=1, version=1)
-        for (order, _), number in zip(born, _numbers(connection, len(born)), strict=True)
+        as_accepted(order, number) for (order, _), number in zip(born, _numbers(connection, len(born)), strict=True)
     ]
     rows = []
     for order, (_, give_up_at) in zip(stored, born, strict=True):

@@ -11,8 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
@@ -49,14 +48,18 @@ _REMEDIES: Final = {
 _patience_s: ContextVar[float] = ContextVar("patience_s", default=USUAL_PATIENCE_S)
 
 
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Writes made inside wait only so long for a lock of another process: somebody waits for their answer."""
-    token = _patience_s.set(seconds)
-    try:
-        yield
-    finally:
-        _patience_s.reset(token)
+class patience:
+    """`with patience(seconds)`: writes made inside wait only so long for a lock of another process: somebody waits for
+    their answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _patience_s.set(self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        _patience_s.reset(self._token)
 
 
 _ALONE: Final = object()

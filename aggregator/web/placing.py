@@ -96,8 +96,7 @@ async def _take(
         most = caller.max_open_orders
         if key is not None and most and await find(services.house, key) is not None:
             most = 0  # what is answered again takes no room
-        limit = request.app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes)
-        async with limit as admitted:
+        async with request.app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes) as admitted:
             first = admitted[0]
             if alone and isinstance(first, Problem) and (key is None or first.kind is ProblemKind.TOO_MANY_REQUESTS):
                 raise first

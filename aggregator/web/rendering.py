@@ -52,8 +52,7 @@ def response(answer: Answer, extra: Mapping[str, str] | None = None) -> web.Resp
     return web.Response(
         status=answer.status,
         body=encode(answer.body),
-        content_type=content_type,
-        headers={**answer.headers, **(extra or {})},
+        headers={"Content-Type": content_type, **answer.headers, **(extra or {})},
     )
 
 

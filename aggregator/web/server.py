@@ -15,11 +15,12 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from structlog.contextvars import bound_contextvars
+from prometheus_client import Counter, Histogram
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from aggregator.config import Scope
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
-from aggregator.log import get_logger
+from aggregator.log import get_logger, say_often
 from aggregator.storage.database import patience
 from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
@@ -113,8 +114,10 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = time.perf_counter()
     request_id = _request_id(request)
     request[REQUEST_ID] = request_id
-    with bound_contextvars(request_id=request_id), patience(PATIENCE_S):
-        answer = await _answered(request, handler)
+    bound = bind_contextvars(request_id=request_id)
+    try:
+        with patience(PATIENCE_S):
+            answer = await _answered(request, handler)
         if not answer.prepared:
             answer.headers.setdefault("Cache-Control", "no-store")
             answer.headers["X-Content-Type-Options"] = "nosniff"
@@ -122,6 +125,8 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
             # aiohttp would name its own version and Python's.
             answer.headers["Server"] = "aggregator"
         _note(request, answer.status, time.perf_counter() - began)
+    finally:
+        reset_contextvars(**bound)
     return answer
 
 
@@ -157,12 +162,24 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "(none)"
     method = request.method if request.method in _METHODS else "(other)"
-    health.REQUESTS.labels(method, route, status).inc()
-    health.REQUEST_SECONDS.labels(method, route).observe(took_s)
-    say = log.debug if route in _QUIET else log.info
-    say("request", method=method, route=route, status=status, ms=round(took_s * 1000, 1), caller=request.get(CALLER))
+    counted = _COUNTED.get((method, route, status))
+    if counted is None:
+        counted = health.REQUESTS.labels(method, route, status), health.REQUEST_SECONDS.labels(method, route)
+        _COUNTED[method, route, status] = counted
+    counted[0].inc()
+    counted[1].observe(took_s)
+    ms, caller = round(took_s * 1000, 1), request.get(CALLER)
+    if route in _QUIET:
+        log.debug("request", method=method, route=route, status=status, ms=ms, caller=caller)
+    elif (request_id := request[REQUEST_ID]).startswith(_PROCESS):
+        same = (("method", method), ("route", route), ("status", status), ("caller", caller))
+        say_often("request", same, ms=ms, request_id=request_id)
+    else:  # named by the client, and may be anything
+        log.info("request", method=method, route=route, status=status, ms=ms, caller=caller)
 
 
+# Finding a counter by its labels takes longer than counting.
+_COUNTED: Final[dict[tuple[str, str, int], tuple[Counter, Histogram]]] = {}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
