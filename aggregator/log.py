@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite
 from pathlib import PurePath
-from typing import Any, Final, TextIO, cast
+from typing import Any, ClassVar, Final, TextIO, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -224,7 +224,7 @@ def configure(
     else:
         last.append(structlog.processors.JSONRenderer())
 
-    handler = _Handler(target, None if pretty else _Quick(redactor))
+    handler = _Handler(target)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=chain, processors=last))
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
@@ -235,8 +235,10 @@ def configure(
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(numeric, logging.WARNING))
     logging.captureWarnings(True)
+    processors: list[Processor] = [*chain, _WRAP]
+    _Quick.current = None if pretty else _Quick(redactor, handler, processors, heard=numeric <= logging.INFO)
     structlog.configure(
-        processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,  # so that calling this again reaches loggers that modules hold
@@ -253,28 +255,33 @@ def say_often(event: str, same: tuple[tuple[str, object], ...], **own: str | flo
     """A line of `get_logger().info` that comes thousands of times a second. What is the `same` in many of them is
     looked through for secrets and rendered once; what is its `own` is plain ASCII that nobody outside had a say in.
     The lines of one round of the event loop are written together."""
-    root = logging.getLogger()
-    handler = root.handlers[0] if len(root.handlers) == 1 else None
-    if (
-        isinstance(handler, _Handler)
-        and handler.quick is not None
-        # Nobody listens in.
-        and structlog.get_config()["processors"][-1] is structlog.stdlib.ProcessorFormatter.wrap_for_formatter
-    ):
-        if root.isEnabledFor(logging.INFO):
-            handler.hold(handler.quick.line(event, same, own))
+    quick = _Quick.current
+    # Unless somebody listens in.
+    if quick is not None and len(_ROOT.handlers) == 1 and quick.chain[-1] is _WRAP:
+        quick.say(event, same, own)
     else:
         get_logger().info(event, **dict(same), **own)
+
+
+_ROOT: Final = logging.getLogger()
+_WRAP: Final = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
 
 
 class _Quick:
     """Lines as the pipeline would make them, by hand."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    current: ClassVar[_Quick | None] = None
+
+    def __init__(self, redactor: Redactor, handler: _Handler, chain: list[Processor], *, heard: bool) -> None:
+        self.chain = chain
         self._view = _ForLogs(redactor)
+        self._handler = handler
+        self._heard = heard
         self._same: dict[tuple[str, tuple[tuple[str, object], ...]], str] = {}
 
-    def line(self, event: str, same: tuple[tuple[str, object], ...], own: Mapping[str, str | float]) -> str:
+    def say(self, event: str, same: tuple[tuple[str, object], ...], own: Mapping[str, str | float]) -> None:
+        if not self._heard:
+            return
         known = self._same.get((event, same))
         if known is None:
             if len(self._same) > 1000:
@@ -284,14 +291,13 @@ class _Quick:
         told = ""
         for name, value in own.items():
             told += f', "{name}": "{value}"' if isinstance(value, str) else f', "{name}": {value}'
-        now = datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-        return f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n'
+        now = datetime.now(UTC).isoformat(timespec="microseconds")[:-6]
+        self._handler.hold(f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n')
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    def __init__(self, stream: TextIO, quick: _Quick | None) -> None:
+    def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.quick = quick
         self._held: list[str] = []
 
     def hold(self, line: str) -> None:

@@ -58,7 +58,10 @@ class Wakeups:
 
 
 CROWD: Final = 8
+"""Orders that callers wait for at one moment."""
 CROWD_LASTS_S: Final = 0.25
+TURN_S: Final = 0.05
+"""How far apart turns are that others get meanwhile."""
 
 
 class Callers:
@@ -68,6 +71,7 @@ class Callers:
     def __init__(self) -> None:
         self._waiting = 0
         self._crowded_until = float("-inf")
+        self._turns = asyncio.Lock()
 
     @contextmanager
     def wait(self, orders: int) -> Iterator[None]:
@@ -84,6 +88,13 @@ class Callers:
     def crowded(self) -> bool:
         """Whether it is a crowd, or was a moment ago: between two commits there may be nobody."""
         return asyncio.get_running_loop().time() < self._crowded_until
+
+    async def make_room(self) -> None:
+        """Wait for a turn while it is a crowd: twenty a second for all that can wait, so that it goes on, slowly."""
+        if self.crowded:
+            async with self._turns:
+                if self.crowded:
+                    await asyncio.sleep(TURN_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ class Intake:
             max_cost=wish.max_cost,
             pinned_provider=wish.provider,
             callback_url=wish.callback_url,
+            sequence=1,
+            version=1,
         )
 
     def _checked(self, wish: NewOrder | Problem) -> tuple[Order, datetime] | Problem:

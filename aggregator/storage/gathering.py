@@ -65,6 +65,10 @@ class Gathering:
     async def _together(self, work: Work, group: list[tuple[Any, asyncio.Future[Any]]]) -> None:
         try:
             results = await self._write(partial(_work, work=work, items=[item for item, _ in group]))
+        except asyncio.CancelledError:
+            for _, future in group:
+                _fail(future, StorageUnavailable("the database is closed"))
+            raise
         except Exception as exc:
             # Nobody is tried again where the database is at fault: of a COMMIT that got no answer nobody can know.
             if len(group) == 1 or isinstance(exc, StorageUnavailable):

@@ -32,7 +32,7 @@ from aggregator.domain.errors import ClaimLost
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
-from aggregator.domain.orders import FINAL, Order, OrderState, Role, as_accepted
+from aggregator.domain.orders import FINAL, Order, OrderState, Role, numbered
 from aggregator.storage import cancels as cancel_store
 from aggregator.storage import claims, outbox
 from aggregator.storage import numbers as number_store
@@ -169,11 +169,10 @@ _BORN: Final = Rows(
 
 
 def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> list[Order]:
-    """Insert new orders of callers, each with the time when it gives up, and their events `order.accepted`: the same
-    as `add` one by one, in a few statements altogether."""
-    stored = [
-        as_accepted(order, number) for (order, _), number in zip(born, _numbers(connection, len(born)), strict=True)
-    ]
+    """Insert new orders of callers (`sequence` and `version` 1), each with the time when it gives up, and their events
+    `order.accepted`: what `add` does for one, in a few statements altogether. They get their numbers in place."""
+    numbers_given = _numbers(connection, len(born))
+    stored = [numbered(order, number) for (order, _), number in zip(born, numbers_given, strict=True)]
     rows = []
     for order, (_, give_up_at) in zip(stored, born, strict=True):
         parent, limit = order.role is Role.PARENT, order.max_cost
@@ -228,9 +227,12 @@ def _numbers(connection: Connection, count: int) -> list[OrderNumber]:
     return sorted(OrderNumber(row[0]) for row in connection.execute(statement, {"count": count}))
 
 
+_LOAD: Final = select(orders).where(orders.c.number == bindparam("of"))
+_LOCK: Final = _LOAD.with_for_update()
+
+
 def load(connection: Connection, number: int, *, lock: bool = False) -> Order | None:
-    query = select(orders).where(orders.c.number == number)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    row = connection.execute(_LOCK if lock else _LOAD, {"of": number}).mappings().one_or_none()
     return order_from(row) if row is not None else None
 
 
@@ -394,6 +396,11 @@ _TO_ROUTE: Final = claims.Claimable(
 )
 
 
+_RELEASE: Final = update(orders).where(
+    orders.c.number == bindparam("of"), orders.c.claim_token == bindparam("held"), orders.c.state == "accepted"
+)
+
+
 def claim_unrouted(connection: Connection, now: datetime, *, limit: int, lease_s: float, token: str) -> list[Unrouted]:
     rows = claims.claim(connection, _TO_ROUTE, now, limit=limit, lease_s=lease_s, token=token)
     return [Unrouted(order_from(row), row["round"], row["give_up_at"]) for row in rows]
@@ -403,11 +410,8 @@ def release_unrouted(
     connection: Connection, number: int, token: str, *, next_route_at: datetime, **values: object
 ) -> None:
     """End the claim of an order that is still accepted; ClaimLost when it is not, or not ours any more."""
-    result = connection.execute(
-        update(orders)
-        .where(orders.c.number == number, orders.c.claim_token == token, orders.c.state == "accepted")
-        .values(claim_token=None, claimed_until=None, next_route_at=next_route_at, **values)
-    )
+    columns = {"claim_token": None, "claimed_until": None, "next_route_at": next_route_at, **values}
+    result = connection.execute(_RELEASE, {"of": number, "held": token, **columns})
     if result.rowcount != 1:
         raise ClaimLost(f"order {number}")
 

@@ -23,7 +23,7 @@ from aggregator.web.models import BatchRequest, new_order, read
 from aggregator.web.once import RUNNING, Key, find, key_of, replayed
 from aggregator.web.problems import problem_document, status_of
 from aggregator.web.rendering import REQUEST_ID, Answer, created_answer, dumps, problem_answer, response
-from aggregator.web.services import services_of
+from aggregator.web.services import SERVICES, services_of
 
 OPEN_ORDERS: Final = web.AppKey("open_orders", OpenOrders)
 
@@ -91,12 +91,13 @@ async def _take(
     alone: bool,
 ) -> web.Response:
     """Store what can be taken and answer; `alone`: the one problem is the whole request's."""
-    services = services_of(request)
-    with request.app[RUNNING].only(key):
+    app = request.app
+    services = app[SERVICES]
+    with app[RUNNING].only(key):
         most = caller.max_open_orders
         if key is not None and most and await find(services.house, key) is not None:
             most = 0  # what is answered again takes no room
-        async with request.app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes) as admitted:
+        async with app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes) as admitted:
             first = admitted[0]
             if alone and isinstance(first, Problem) and (key is None or first.kind is ProblemKind.TOO_MANY_REQUESTS):
                 raise first

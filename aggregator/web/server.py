@@ -79,16 +79,16 @@ def create_app(services: WebServices) -> web.Application:
     app = web.Application(middlewares=[_around], client_max_size=house.settings.http.max_body_bytes)
     feed = api_events.Feed(house.database)
     app[SERVICES] = services
-    app[GATE] = Gate(house.settings.keys, house.clock)
+    app[GATE] = gate = Gate(house.settings.keys, house.clock)
     app[RUNNING] = Running()
     app[placing.OPEN_ORDERS] = OpenOrders()
     app[api_events.FEED] = feed
     app[health.READINESS] = health.Readiness(house)
     for method, path, scopes, endpoint in _ROUTES:
         if method == "GET":  # and HEAD with it
-            app.router.add_get(path, _guarded(endpoint, scopes))
+            app.router.add_get(path, _guarded(endpoint, scopes, gate))
         else:
-            app.router.add_route(method, path, _guarded(endpoint, scopes))
+            app.router.add_route(method, path, _guarded(endpoint, scopes, gate))
     for path, probe in (("/livez", health.livez), ("/readyz", health.readyz), ("/metrics", health.metrics)):
         app.router.add_get(path, probe)
     house.wakeups.on("feed", feed.wake)
@@ -100,9 +100,9 @@ def create_app(services: WebServices) -> web.Application:
     return app
 
 
-def _guarded(endpoint: Endpoint, scopes: frozenset[Scope]) -> Handler:
+def _guarded(endpoint: Endpoint, scopes: frozenset[Scope], gate: Gate) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
-        caller = request.app[GATE].admit(request, scopes)
+        caller = gate.admit(request, scopes)
         request[CALLER] = caller.name
         return await endpoint(request, caller)
 

@@ -26,8 +26,10 @@ _AT_ONCE = 1000
 def upgrade() -> None:
     op.rename_table("idempotency_keys", "old_keys")
     if op.get_bind().dialect.name == "postgresql":
-        # Its index would keep the name that the new one takes.
+        # Its constraints would keep the names that those of the new one take.
         op.execute("ALTER TABLE old_keys DROP CONSTRAINT pk_idempotency_keys")
+        for column in ("fingerprint", "created_at"):
+            op.execute(f"ALTER TABLE old_keys ALTER COLUMN {column} DROP NOT NULL")
     made = op.create_table(
         "idempotency_keys",
         sa.Column("digest", sa.LargeBinary, nullable=False),
