@@ -257,7 +257,7 @@ def say_often(event: str, same: tuple[tuple[str, object], ...], **own: str | flo
     The lines of one round of the event loop are written together."""
     quick = _Quick.current
     # Unless somebody listens in.
-    if quick is not None and len(_ROOT.handlers) == 1 and quick.chain[-1] is _WRAP:
+    if quick is not None and _ROOT.handlers == [quick.handler] and quick.chain[-1] is _WRAP:
         quick.say(event, same, own)
     else:
         get_logger().info(event, **dict(same), **own)
@@ -275,7 +275,7 @@ class _Quick:
     def __init__(self, redactor: Redactor, handler: _Handler, chain: list[Processor], *, heard: bool) -> None:
         self.chain = chain
         self._view = _ForLogs(redactor)
-        self._handler = handler
+        self.handler = handler
         self._heard = heard
         self._same: dict[tuple[str, tuple[tuple[str, object], ...]], str] = {}
 
@@ -292,7 +292,7 @@ class _Quick:
         for name, value in own.items():
             told += f', "{name}": "{value}"' if isinstance(value, str) else f', "{name}": {value}'
         now = datetime.now(UTC).isoformat(timespec="microseconds")[:-6]
-        self._handler.hold(f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n')
+        self.handler.hold(f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n')
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given
@@ -14,7 +14,7 @@ from aggregator.domain.documents import accepted_text, order_document
 from aggregator.domain.ids import OrderNumber
 from aggregator.domain.money import Money
 from aggregator.domain.orders import Order, OrderState, Role, as_accepted, numbered
-from tests.support.examples import a_completed_order, an_order, later
+from tests.support.examples import NOW, a_completed_order, an_order, later
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -27,7 +27,7 @@ NEW_ORDERS = st.builds(
     service=st.text(min_size=1),
     kind=st.sampled_from(("smm", "product", "sms")),
     quantity=st.integers(1, 10**15),
-    created_at=st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+    created_at=st.integers(0, 10**16).map(lambda microseconds: NOW + timedelta(microseconds=microseconds)),
     link=st.none() | st.text(),
     params=st.dictionaries(st.sampled_from(("comments", "runs", "interval")), st.text()),
     reference=st.none() | st.text(),
