@@ -6,18 +6,20 @@ or the query string of a URL.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import html
 import json as jsonlib
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite
 from pathlib import PurePath
-from typing import Any, Final, TextIO, cast
+from typing import Any, ClassVar, Final, TextIO, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -227,13 +229,16 @@ def configure(
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(old)
+        old.flush()
     root.addHandler(handler)
     root.setLevel(numeric)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(numeric, logging.WARNING))
     logging.captureWarnings(True)
+    processors: list[Processor] = [*chain, _WRAP]
+    _Quick.current = None if pretty else _Quick(redactor, handler, processors, heard=numeric <= logging.INFO)
     structlog.configure(
-        processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,  # so that calling this again reaches loggers that modules hold
@@ -246,7 +251,76 @@ def get_logger(name: str = "aggregator") -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger(name))
 
 
+def say_often(event: str, same: tuple[tuple[str, object], ...], **own: str | float) -> None:
+    """A line of `get_logger().info` that comes thousands of times a second. What is the `same` in many of them is
+    looked through for secrets and rendered once; what is its `own` is plain ASCII that nobody outside had a say in.
+    The lines of one round of the event loop are written together."""
+    quick = _Quick.current
+    # Unless somebody listens in.
+    if quick is not None and _ROOT.handlers == [quick.handler] and quick.chain[-1] is _WRAP:
+        quick.say(event, same, own)
+    else:
+        get_logger().info(event, **dict(same), **own)
+
+
+_ROOT: Final = logging.getLogger()
+_WRAP: Final = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+
+
+class _Quick:
+    """Lines as the pipeline would make them, by hand."""
+
+    current: ClassVar[_Quick | None] = None
+
+    def __init__(self, redactor: Redactor, handler: _Handler, chain: list[Processor], *, heard: bool) -> None:
+        self.chain = chain
+        self._view = _ForLogs(redactor)
+        self.handler = handler
+        self._heard = heard
+        self._same: dict[tuple[str, tuple[tuple[str, object], ...]], str] = {}
+
+    def say(self, event: str, same: tuple[tuple[str, object], ...], own: Mapping[str, str | float]) -> None:
+        if not self._heard:
+            return
+        known = self._same.get((event, same))
+        if known is None:
+            if len(self._same) > 1000:
+                self._same.clear()
+            known = jsonlib.dumps(self._view.value({"level": "info", "event": event, **dict(same)}))[1:-1]
+            self._same[event, same] = known
+        told = ""
+        for name, value in own.items():
+            told += f', "{name}": "{value}"' if isinstance(value, str) else f', "{name}": {value}'
+        now = datetime.now(UTC).isoformat(timespec="microseconds")[:-6]
+        self.handler.hold(f'{{"timestamp": "{now}Z", {known}{told}, "logger": "aggregator"}}\n')
+
+
 class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._held: list[str] = []
+
+    def hold(self, line: str) -> None:
+        """Write it with what else this round of the event loop has to say; now, where no loop runs."""
+        self._held.append(line)
+        if len(self._held) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._held:
+            self.flush()
+        super().emit(record)
+
+    def flush(self) -> None:
+        held, self._held = self._held, []
+        with contextlib.suppress(OSError, ValueError), self.lock or contextlib.nullcontext():
+            if held:
+                self.stream.write("".join(held))
+            super().flush()
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing: the standard library would print the record's arguments, unmasked, to standard error."""
 

@@ -32,6 +32,7 @@ class Entry:
     name: str
     every_s: float
     run_once: Callable[[], Awaitable[object]]
+    rest_s: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     ticked_at: float = 0.0
 
@@ -45,9 +46,11 @@ class Schedule:
         self._loops: list[asyncio.Task[None]] = []
         self._ticker = AsyncIOScheduler(timezone="UTC")
         self._stopping = False
+        self._stopped = asyncio.Event()
 
-    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]]) -> None:
-        self._entries[name] = Entry(name, every_s, run_once, ticked_at=self._clock.monotonic())
+    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]], *, rest_s: float = 0.0) -> None:
+        """`rest_s`: how long it rests after each run, however often it is woken, so that more is done at once."""
+        self._entries[name] = Entry(name, every_s, run_once, rest_s, ticked_at=self._clock.monotonic())
 
     def wake(self, name: str) -> None:
         """Look now. Safe to call at any time, as often as you like."""
@@ -82,6 +85,7 @@ class Schedule:
     async def stop(self) -> None:
         """Tick no more and end the loops between two runs; work that stages have begun is theirs to end."""
         self._stopping = True
+        self._stopped.set()
         if self._ticker.running:
             self._ticker.shutdown(wait=False)
         for entry in self._entries.values():
@@ -113,3 +117,6 @@ class Schedule:
                 # A stage that failed once is asked again at the next tick; its rows are still due.
                 log.exception("stage_failed", stage=entry.name)
             entry.ticked_at = self._clock.monotonic()
+            if entry.rest_s:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), entry.rest_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import io
@@ -23,7 +24,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from aggregator import log as log_module
-from aggregator.log import MASK, Redactor, configure, get_logger, strip_query
+from aggregator.log import MASK, Redactor, configure, get_logger, say_often, strip_query
 
 SECRET = "hunter2/abc+d="
 
@@ -72,6 +73,63 @@ def test_a_line_is_json_with_time_level_event_and_context() -> None:
         "order_id": "ord_1", "attempt_id": "att_1", "provider": "smmplus",
     }  # fmt: skip
     assert "order_id" not in second
+
+
+def by_itself() -> None:
+    """pytest listens to every test: without it, as in a daemon."""
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, log_module._Handler)]
+
+
+SAME = (("method", "POST"), ("route", "/v1/orders"), ("caller", None), ("note", f"käse {SECRET}"))
+
+
+def test_a_line_that_is_said_often_is_the_pipelines_line() -> None:
+    stream = io.StringIO()
+    configure(stream=stream, secrets=[SECRET])
+    by_itself()
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        get_logger().info("request", **dict(SAME), ms=1.5)
+    for _ in range(2):
+        say_often("request", SAME, ms=1.5, request_id="r-1")
+    slow, first, second = lines(stream)
+    assert list(first)[:3] == ["timestamp", "level", "event"]
+    for line in (slow, first, second):
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(line.pop("timestamp"))).total_seconds()) < 60
+    assert slow == first == second
+    assert "hunter2" not in stream.getvalue()
+
+
+async def test_lines_said_often_are_written_by_the_end_of_the_moment_and_in_order() -> None:
+    stream = io.StringIO()
+    configure(stream=stream)
+    by_itself()
+    say_often("one", ())
+    say_often("two", ())
+    get_logger().warning("three")
+    say_often("four", ())
+    assert [line["event"] for line in lines(stream)] == ["one", "two", "three"]
+    await asyncio.sleep(0)
+    assert [line["event"] for line in lines(stream)] == ["one", "two", "three", "four"]
+    say_often("five", ())
+    configure(stream=io.StringIO())
+    assert lines(stream)[-1]["event"] == "five"
+
+
+def test_lines_said_often_keep_to_the_level_the_terminal_and_those_who_listen() -> None:
+    quiet, terminal = io.StringIO(), Terminal()
+    configure(stream=quiet, level="WARNING")
+    by_itself()
+    say_often("request", SAME)
+    assert quiet.getvalue() == ""
+    configure(stream=terminal, secrets=[SECRET])
+    say_often("request", SAME)
+    assert "request" in terminal.getvalue()
+    assert "hunter2" not in terminal.getvalue()
+    configure(stream=io.StringIO())
+    with structlog.testing.capture_logs() as heard:
+        say_often("request", (("status", 201),), ms=2.5)
+    assert heard == [{"event": "request", "status": 201, "ms": 2.5, "log_level": "info"}]
 
 
 def test_a_terminal_gets_text_and_everything_else_json() -> None:

@@ -124,6 +124,25 @@ async def test_never_two_runs_at_once_and_a_wake_during_a_run_is_remembered(sche
     assert work.most_at_once == 1
 
 
+async def test_after_a_run_it_rests_however_often_it_is_woken_and_a_stop_ends_the_rest(
+    clock: ManualClock, work: Work
+) -> None:
+    schedule = Schedule(clock)
+    other = Work()
+    schedule.add("work", NEVER_S, work.run_once, rest_s=NEVER_S)
+    schedule.add("other", NEVER_S, other.run_once)
+    schedule.start()
+    await work.until(lambda: work.ended == 1)
+    await other.until(lambda: other.ended == 1)
+    for runs in range(2, 5):
+        schedule.wake("work")
+        schedule.wake("other")
+        await other.until(lambda: other.ended == runs)  # noqa: B023
+    assert work.begun == 1
+    async with asyncio.timeout(LIMIT_S):
+        await schedule.stop()
+
+
 async def test_waking_a_name_that_is_not_in_the_table_harms_nothing(schedule: Schedule) -> None:
     schedule.wake("nobody")
 

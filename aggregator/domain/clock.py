@@ -8,10 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 TOLERANCE: Final = timedelta(seconds=2)
 """A clock that moved by more than this against the monotonic one has jumped; less is a correction, as of NTP."""
+
+
+_HELD_UP_S: Final = 0.5
+"""Two readings that are further apart are not of one moment."""
+_WALL: Final = partial(datetime.now, UTC)
 
 
 class Clock(Protocol):
@@ -35,7 +41,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall: Callable[[], datetime] = _WALL,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall = wall
@@ -44,6 +50,16 @@ class SteadyClock:
         self._anchor = self._look()
 
     def now(self) -> datetime:
+        # In one piece: every request asks several times.
+        before = self._monotonic()
+        wall = self._wall()
+        anchor, then = self._anchor
+        if (
+            self._monotonic() - before < _HELD_UP_S
+            and abs(wall - anchor - timedelta(seconds=before - then)) <= TOLERANCE
+        ):
+            self._anchor = wall, before
+            return wall
         wall, elapsed = self._look()
         steady = self._steady(elapsed)
         if abs(wall - steady) > TOLERANCE:
@@ -75,7 +91,7 @@ class SteadyClock:
         while True:
             before = self._monotonic()
             wall = self._wall()
-            if self._monotonic() - before < 0.5:
+            if self._monotonic() - before < _HELD_UP_S:
                 return wall, before
 
 

@@ -5,9 +5,12 @@ Pure rendering: it never decides, and delivered accounts are never in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
+from typing import Final
 
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.ids import OrderId
@@ -79,6 +82,35 @@ def order_document(order: Order, related: Related = NOTHING_RELATED, *, params: 
     if not params:
         del document["params"]
     return document
+
+
+_NOTHING_YET: Final = (
+    '"provider":null,"provider_order":null,"expected_cost":null,"charge":null,"start_count":null,"remains":null,'
+    '"provider_children":[],"count":null,"count_at":null,"stuck_at":null,"parent":null,"children":[],"refills":[],'
+    '"numbers":[],"cancel":null,"error":null'
+)
+
+
+def accepted_text(order: Order, *, params: bool = True) -> str:
+    """The document of an order that was just accepted and is nobody's child, as compact JSON: the same text as of
+    `order_document`, for a tenth of the time. There is little to say yet, but it is said thousands of times a second.
+    """
+    made = rfc3339(order.created_at)
+    told = f'"params":{_json(order.params)},' if params else ""
+    return (
+        f'{{"id":"{order.id}","number":{order.number},"service":{encode_basestring(order.service)},'
+        f'"kind":"{order.kind}","state":"accepted","link":{_text(order.link)},"quantity":{order.quantity},{told}'
+        f'"reference":{_text(order.reference)},"metadata":{_json(order.metadata)},{_NOTHING_YET},'
+        f'"created_at":"{made}","updated_at":"{made}","finished_at":null}}'
+    )
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else encode_basestring(value)
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":")) if value else "{}"
 
 
 def number_document(number: Number) -> dict[str, object]:

@@ -131,6 +131,40 @@ class Order:
     version: int = 0
 
 
+def numbered(order: Order, number: OrderNumber) -> Order:
+    """The new order with the number that it was just given: the same object, which nobody else has seen yet. A copy of
+    all its fields for each of thousands of orders a second would cost more than writing them."""
+    object.__setattr__(order, "number", number)
+    return order
+
+
+def as_accepted(order: Order) -> Order:
+    """The order as it was stored first, before any fact: what was asked for never changes."""
+    return Order(
+        id=order.id,
+        number=order.number,
+        owner=order.owner,
+        service=order.service,
+        kind=order.kind,
+        state=OrderState.ACCEPTED,
+        quantity=order.quantity,
+        created_at=order.created_at,
+        updated_at=order.created_at,
+        link=order.link,
+        params=order.params,
+        reference=order.reference,
+        metadata=order.metadata,
+        max_cost=order.max_cost,
+        pinned_provider=order.pinned_provider,
+        callback_url=order.callback_url,
+        role=order.role,
+        parent=order.parent,
+        ordinal=order.ordinal,
+        sequence=1,
+        version=1,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PurchaseStarted:
     """A purchase is about to be sent; committed before its first byte leaves."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -56,6 +57,46 @@ class Wakeups:
                 listener()
 
 
+CROWD: Final = 8
+"""Orders that callers wait for at one moment."""
+CROWD_LASTS_S: Final = 0.25
+TURN_S: Final = 0.05
+"""How far apart turns are that others get meanwhile."""
+
+
+class Callers:
+    """How many orders callers wait for at the doors. While that is a crowd, what can wait makes room: their orders
+    are not durable yet, those behind the door are."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._crowded_until = float("-inf")
+        self._turns = asyncio.Lock()
+
+    @contextmanager
+    def wait(self, orders: int) -> Iterator[None]:
+        """So many orders are being stored inside."""
+        self._waiting += orders
+        if self._waiting >= CROWD:
+            self._crowded_until = asyncio.get_running_loop().time() + CROWD_LASTS_S
+        try:
+            yield
+        finally:
+            self._waiting -= orders
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is a crowd, or was a moment ago: between two commits there may be nobody."""
+        return asyncio.get_running_loop().time() < self._crowded_until
+
+    async def make_room(self) -> None:
+        """Wait for a turn while it is a crowd: twenty a second for all that can wait, so that it goes on, slowly."""
+        if self.crowded:
+            async with self._turns:
+                if self.crowded:
+                    await asyncio.sleep(TURN_S)
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """Everything a stage may use."""
@@ -67,6 +108,7 @@ class House:
     clock: Clock
     sealer: Sealer
     wakeups: Wakeups = field(default_factory=Wakeups)
+    callers: Callers = field(default_factory=Callers)
 
 
 class Workers:

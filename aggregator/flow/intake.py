@@ -9,24 +9,23 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.catalogue import SMS_NUMBERS, CatalogueRow, QuantityFrom, ServiceType, service_type
 from aggregator.domain.children import DRIP, runs_of
 from aggregator.domain.errors import Problem, ProblemKind
-from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, OrderNumber, new_id
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, OrderState, Role
+from aggregator.domain.orders import Order, OrderState, Role, as_accepted
 from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_params, missing_params, quantity_of
 from aggregator.flow.base import House
 from aggregator.flow.views import offer_service
 from aggregator.storage import catalogue, idempotency
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
-from aggregator.storage.idempotency import Stored
+from aggregator.storage.idempotency import Entry, Stored
 
 MAX_NUMBERS: Final = 10
 """hstockplus.txt, add_sms: "Number of numbers (1-10)"."""
@@ -58,11 +57,14 @@ class NewOrder:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's key, what the request was, and how its answer is written: (status, body) of the result."""
+    """The caller's key, what the request was, and how its answer is written: (status, body) of the results.
+
+    `answer` of one accepted order must need nothing but that order: it is asked again when the request comes again.
+    """
 
     owner: str
     key: str
-    fingerprint: str
+    fingerprint: bytes
     answer: Callable[[Sequence[Order | Problem]], tuple[int, str]]
 
 
@@ -74,18 +76,39 @@ class Taken:
     replayed: Stored | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is stored by one commit: the orders with the times when they give up, and the key."""
+
+    checked: Sequence[tuple[Order, datetime] | Problem]
+    once: Idempotency | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What catalogues say of a service: the types that its offers have, and for each the ranges of quantities."""
+
+    types: tuple[ServiceType, ...]
+    ranges: Mapping[str, Sequence[tuple[int, int]]]
+    whole: bool
+    """Whether the catalogue of each of them is known."""
+
+
 class Intake:
     """Takes orders. Catalogue rows of configured offers are remembered, so that a check costs no query."""
 
     def __init__(self, house: House) -> None:
         self._house = house
         self._rows: dict[tuple[str, str], list[CatalogueRow]] = {}
+        self._views: dict[tuple[str, str | None], _Known] = {}
 
     async def refresh(self) -> None:
         """Read again what the catalogues say of the configured offers; called when a sync has ended."""
         wanted = {(o.provider, offer_service(o)) for s in self._house.settings.services.values() for o in s.offers}
         rows = await self._house.database.read(lambda c: catalogue.offer_rows(c, sorted(wanted)))
         self._rows = {key: [row for row, _ in entries] for key, entries in rows.items()}
+        self._views.clear()
 
     async def take(self, wishes: Sequence[NewOrder | Problem], once: Idempotency | None = None) -> Taken:
         """Check and store orders in one transaction; with an idempotency key the answer is stored beside them.
@@ -94,31 +117,11 @@ class Intake:
         used for another request.
         """
         checked = [self._checked(wish) for wish in wishes]
-
-        def write(connection: Connection) -> Taken:
-            if once is not None and (stored := idempotency.find(connection, once.owner, once.key)) is not None:
-                return Taken(replayed=_same(stored, once))
-            results: list[Order | Problem] = []
-            for one in checked:
-                if isinstance(one, Problem):
-                    results.append(one)
-                else:
-                    order, give_up_after = one
-                    give_up_at = order.created_at + give_up_after
-                    results.append(
-                        order_store.add(connection, order, (Draft("order.accepted"),), give_up_at=give_up_at)
-                    )
-            if once is not None:
-                status, body = once.answer(results)
-                first = next((result.number for result in results if isinstance(result, Order)), None)
-                answer = Stored(once.fingerprint, status, body)
-                now = self._house.clock.now()
-                if not idempotency.keep(connection, once.owner, once.key, answer, now, first):
-                    # Only on PostgreSQL: another request with the key committed in between.
-                    raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, "a request with this Idempotency-Key is running")
-            return Taken(tuple(results))
-
-        taken = await self._house.database.write(write)
+        request = _Request(checked, once, self._house.clock.now())
+        with self._house.callers.wait(len(checked)):
+            taken = await self._house.database.write_together(_store, request)
+        if isinstance(taken, Problem):
+            raise taken
         if any(isinstance(result, Order) for result in taken.results):
             self._house.wakeups.wake("routing", "sequencing")
         return taken
@@ -144,7 +147,7 @@ class Intake:
         self._check_rest(service, wish)
         # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
         ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
-        unused = ignored if self._known(service) else []
+        unused = ignored if self._known(service, wish.service).whole else []
         if unused and not wish.at_panel:
             detail = f"is not taken by services of type {kind_type.name}; leave it out"
             raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{unused[0]}")
@@ -171,38 +174,51 @@ class Intake:
             max_cost=wish.max_cost,
             pinned_provider=wish.provider,
             callback_url=wish.callback_url,
+            sequence=1,
+            version=1,
         )
 
-    def _checked(self, wish: NewOrder | Problem) -> tuple[Order, timedelta] | Problem:
+    def _checked(self, wish: NewOrder | Problem) -> tuple[Order, datetime] | Problem:
         if isinstance(wish, Problem):
             return wish
         try:
             order = self.check(wish)
         except Problem as problem:
             return problem
-        return order, timedelta(seconds=self._house.settings.services[order.service].give_up_after_s)
+        patience_s = self._house.settings.services[order.service].give_up_after_s
+        return order, order.created_at + timedelta(seconds=patience_s)
 
-    def _known(self, service: ServiceSettings, provider: str | None = None) -> list[CatalogueRow]:
-        """The catalogue rows of a service's offers; empty when some offer's catalogue is not known yet."""
-        rows: list[CatalogueRow] = []
+    def _known(self, service: ServiceSettings, name: str, provider: str | None = None) -> _Known:
+        """What the catalogues say of a service's offers; nothing while some offer's catalogue is not known yet."""
+        known = self._views.get((name, provider))
+        if known is None:
+            known = self._views[name, provider] = self._look(service, provider)
+        return known
+
+    def _look(self, service: ServiceSettings, provider: str | None) -> _Known:
+        types: list[ServiceType] = []
+        ranges: dict[str, list[tuple[int, int]]] = {}
         for offer in service.offers:
             if provider is not None and offer.provider != provider:
                 continue
-            found = self._rows.get((offer.provider, offer_service(offer)))
-            if not found:
-                return []
-            rows.extend(found)
-        return rows
+            rows = self._rows.get((offer.provider, offer_service(offer)))
+            if not rows:
+                return _Known((), {}, whole=False)
+            for row in rows:
+                known = service_type(service.kind, row.type)
+                if known is not None:
+                    ranges.setdefault(known.name, []).append((row.minimum, row.maximum))
+                    if known not in types:
+                        types.append(known)
+        return _Known(tuple(types), ranges, whole=True)
 
     def _type(self, service: ServiceSettings, wish: NewOrder) -> ServiceType:
         """The type that the order fits; among offers of several types the first one that misses and ignores nothing."""
-        types: list[ServiceType] = []
-        for row in self._known(service):
-            known = service_type(service.kind, row.type)
-            if known is not None and known not in types:
-                types.append(known)
         if service.kind == "sms":
             return SMS_NUMBERS
+        types = self._known(service, wish.service).types
+        if len(types) == 1:
+            return types[0]
         fitting = [known for known in types if not missing_params(known, wish.link, wish.params)]
         taking = [known for known in fitting if not ignored_params(known, wish.params)]
         if types:
@@ -227,13 +243,13 @@ class Intake:
         if service.kind == "sms" and quantity > MAX_NUMBERS:
             detail, facts = f"must be from 1 to {MAX_NUMBERS} numbers", _bounds(quantity, 1, MAX_NUMBERS)
             raise Problem(ProblemKind.INVALID_FIELD, detail, "quantity", facts=facts)
-        rows = [row for row in self._known(service, wish.provider) if service_type(service.kind, row.type) == kind_type]
-        if not rows or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
+        ranges = self._known(service, wish.service, wish.provider).ranges.get(kind_type.name)
+        if not ranges or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
             return
-        if not any(row.minimum <= quantity <= row.maximum for row in rows):
-            ranges = " or ".join(sorted({f"{row.minimum} to {row.maximum}" for row in rows}))
-            facts = _bounds(quantity, min(row.minimum for row in rows), max(row.maximum for row in rows))
-            raise Problem(ProblemKind.INVALID_FIELD, f"must be {ranges}, got {quantity}", "quantity", facts=facts)
+        if not any(least <= quantity <= most for least, most in ranges):
+            said = " or ".join(sorted({f"{least} to {most}" for least, most in ranges}))
+            facts = _bounds(quantity, min(least for least, _ in ranges), max(most for _, most in ranges))
+            raise Problem(ProblemKind.INVALID_FIELD, f"must be {said}, got {quantity}", "quantity", facts=facts)
 
     def _sold_out(self, service: ServiceSettings, wish: NewOrder, quantity: int) -> bool:
         """Whether every offer was last heard to have less than is wanted: who asks can still buy elsewhere."""
@@ -282,13 +298,11 @@ class Intake:
         _check_text(wish.reference, MAX_REFERENCE, "reference")
         for name, value in wish.params.items():
             _check_text(value, MAX_PARAM, f"params.{name}")
-        if len(json.dumps(wish.metadata)) > MAX_METADATA:
+        if wish.metadata and len(json.dumps(wish.metadata)) > MAX_METADATA:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be at most {MAX_METADATA} bytes as JSON", "metadata")
-        offered = sorted({offer.provider for offer in service.offers})
-        if wish.provider is not None and wish.provider not in offered:
-            raise Problem(
-                ProblemKind.INVALID_FIELD, f"no offer of this service is there; it has {', '.join(offered)}", "provider"
-            )
+        if wish.provider is not None and wish.provider not in {offer.provider for offer in service.offers}:
+            offered = ", ".join(sorted({offer.provider for offer in service.offers}))
+            raise Problem(ProblemKind.INVALID_FIELD, f"no offer of this service is there; it has {offered}", "provider")
         if wish.max_cost is not None:
             self._check_max_cost(wish.max_cost)
 
@@ -321,11 +335,57 @@ def _check_text(value: str | None, longest: int, field_name: str) -> None:
         raise Problem(ProblemKind.INVALID_FIELD, f"holds U+{ord(found[0]):04X}, which is no text", field_name)
 
 
-def _same(stored: Stored, once: Idempotency) -> Stored:
-    if stored.fingerprint != once.fingerprint:
-        raise Problem(
+def _store(connection: Connection, requests: Sequence[_Request]) -> list[Taken | Problem]:
+    """Store what requests that came together ask for, by few statements; what became of each."""
+    keyed = [(request.once.owner, request.once.key) for request in requests if request.once is not None]
+    if len(set(keyed)) < len(keyed):
+        # The second one is answered as the first was: they go one after the other.
+        return [_store(connection, [request])[0] for request in requests]
+    known = idempotency.find_all(connection, keyed) if keyed else {}
+    outcomes: list[Taken | Problem | None] = []
+    born: list[tuple[Order, datetime]] = []
+    for request in requests:
+        once = request.once
+        entry = known.get((once.owner, once.key)) if once is not None else None
+        if once is not None and entry is not None:
+            outcomes.append(_again(connection, entry, once))
+        else:
+            outcomes.append(None)
+            born.extend(one for one in request.checked if not isinstance(one, Problem))
+    stored = iter(order_store.add_all(connection, born) if born else ())
+    entries: list[tuple[idempotency.Name, Entry]] = []
+    for place, request in enumerate(requests):
+        if outcomes[place] is None:
+            results = tuple(one if isinstance(one, Problem) else next(stored) for one in request.checked)
+            outcomes[place] = Taken(results)
+            if request.once is not None:
+                entries.append(((request.once.owner, request.once.key), _entry(request.once, results)))
+    if entries and not idempotency.keep_all(connection, entries, requests[0].at):
+        # Only on PostgreSQL: another request with one of the keys committed in between. Nothing of these stays.
+        raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, "a request with this Idempotency-Key is running")
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _entry(once: Idempotency, results: Sequence[Order | Problem]) -> Entry:
+    """What a key keeps: of one order its number, of everything else the answer."""
+    first = next((result.number for result in results if isinstance(result, Order)), None)
+    if first is not None and len(results) == 1:
+        return Entry(once.fingerprint, None, first)
+    return Entry(once.fingerprint, Stored(*once.answer(results)), first)
+
+
+def _again(connection: Connection, entry: Entry, once: Idempotency) -> Taken | Problem:
+    """The answer that was given under a key that is known; Problem when it was given to another request."""
+    if entry.fingerprint != once.fingerprint:
+        return Problem(
             ProblemKind.IDEMPOTENCY_MISMATCH,
             "this Idempotency-Key was used for another request; use a new key for a new request",
             "Idempotency-Key",
         )
-    return stored
+    if entry.answer is not None:
+        return Taken(replayed=entry.answer)
+    assert entry.order_number is not None, "a key without an answer has an order"
+    order = order_store.load(connection, entry.order_number)
+    if order is None:
+        return Problem(ProblemKind.CONFLICT, "the order of this Idempotency-Key is no longer kept; use a new key")
+    return Taken(replayed=Stored(*once.answer([as_accepted(order)])))

@@ -6,10 +6,10 @@ Output: a planned attempt. Never sends a purchase; asks for stock at most, where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.ids import AttemptId, new_id
@@ -27,6 +27,10 @@ from aggregator.storage.database import Connection
 from aggregator.storage.orders import Unrouted
 
 BATCH: Final = 200
+FEW: Final = 10
+"""Orders claimed at once while callers crowd at the doors, and each has to wait for its turn."""
+WRITES: Final = 16
+"""Decisions written at once: enough to share a commit, and few enough that a caller's order need not wait for many."""
 LEASE_S: Final = 30.0
 """Short, because orders whose routing failed with the database wait for its end."""
 PLAN_GOOD_FOR_S: Final = 600.0
@@ -34,6 +38,7 @@ PLAN_GOOD_FOR_S: Final = 600.0
 FRESH_STOCK: Final = timedelta(seconds=2)
 SYNC_WAIT_S: Final = 0.25
 _NOT_AGAIN: Final = "it did not finish the order whose rest this is"
+T = TypeVar("T")
 Tried = Mapping[tuple[str, str, str], str]
 
 
@@ -47,6 +52,7 @@ class Routing:
         self._promises = Promises()
         self._began = house.clock.monotonic()
         self._synced: set[str] = set()
+        self._writing = asyncio.Semaphore(WRITES)
 
     def sync_ended(self, provider: str) -> None:
         """The provider's first catalogue sync since the start is over, whatever came of it."""
@@ -57,10 +63,11 @@ class Routing:
     async def run_once(self) -> int:
         if not self._workers.free:
             return 0
+        limit = FEW if self._house.callers.crowded else BATCH
         now = self._house.clock.now()
         token = claims.new_token()
         claimed = await self._house.database.write(
-            lambda c: order_store.claim_unrouted(c, now, limit=BATCH, lease_s=LEASE_S, token=token)
+            lambda c: order_store.claim_unrouted(c, now, limit=limit, lease_s=LEASE_S, token=token)
         )
         if claimed:
             self._workers.start(self._route(claimed, token))
@@ -206,10 +213,15 @@ class Routing:
             )
             return True
 
-        planned = await self._house.database.write(write)
+        planned = await self._write(write)
         if planned:
             self._house.wakeups.wake("placement")
         return planned
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        async with self._writing:
+            await self._house.callers.make_room()
+            return await self._house.database.write(work)
 
     async def _nobody(self, entry: Unrouted, ranking: Ranking, token: str, why: str) -> None:
         """Nobody can take the order now: another round later, or the end when its time is over."""
@@ -240,7 +252,7 @@ class Routing:
                 return
             order_store.save(connection, order, applied.order, applied.events, now, next_route_at=None)
 
-        await self._house.database.write(write)
+        await self._write(write)
         # Told once for each reason, not for each round of each waiting order.
         say = log.info if over or entry.order.error_detail != why[:2000] else log.debug
         say("order_has_no_offer", order_id=entry.order.id, round=entry.round, failed=over, why=why)

@@ -51,13 +51,27 @@ def attempt_from(row: RowMapping) -> Attempt:
     )
 
 
+# Made once, as all that routing says of each order; naming their parts anew each time costs more than running them. The
+# columns that are written are those of the row.
+_OF_ORDER: Final = attempts.c.order_number == bindparam("of")
+_HIGHEST: Final = select(func.coalesce(func.max(attempts.c.ordinal), 0)).where(_OF_ORDER)
+_LAST: Final = select(attempts).where(_OF_ORDER).order_by(attempts.c.ordinal.desc()).limit(1)
+_INSERT: Final = insert(attempts)
+_SEEN: Final = update(attempts).where(attempts.c.id == bindparam("of"))
+_TRIED: Final = select(attempts.c.provider, attempts.c.service, attempts.c.country, attempts.c.detail).where(
+    _OF_ORDER,
+    attempts.c.round == bindparam("of_round"),
+    attempts.c.state.in_(["refused", "not_sent", "not_placed"]),
+)
+_DROP: Final = (
+    update(attempts)
+    .where(_OF_ORDER, attempts.c.state == "planned")
+    .values(state="dropped", finished_at=bindparam("at"), claim_token=None, claimed_until=None)
+)
+
+
 def _next_ordinal(connection: Connection, order_number: int) -> int:
-    query = select(func.coalesce(func.max(attempts.c.ordinal), 0)).where(attempts.c.order_number == order_number)
-    return int(connection.execute(query).scalar_one()) + 1
-
-
-# Made once, and its columns taken from the row: naming them anew for each attempt costs more than writing it.
-_INSERT = insert(attempts)
+    return int(connection.execute(_HIGHEST, {"of": order_number}).scalar_one()) + 1
 
 
 def plan(
@@ -106,41 +120,26 @@ def note_no_offer(
     at: datetime,
 ) -> None:
     """Keep why nobody could take the order; the same reasons again only count up."""
-    last = (
-        connection.execute(
-            select(attempts).where(attempts.c.order_number == order_number).order_by(attempts.c.ordinal.desc()).limit(1)
-        )
-        .mappings()
-        .one_or_none()
-    )
+    last = connection.execute(_LAST, {"of": order_number}).mappings().one_or_none()
     if last is not None and last["state"] == "no_offer" and last["candidates"] == candidates:
-        connection.execute(
-            update(attempts).where(attempts.c.id == last["id"]).values(seen=last["seen"] + 1, finished_at=at)
-        )
+        connection.execute(_SEEN, {"of": last["id"], "seen": last["seen"] + 1, "finished_at": at})
         return
-    connection.execute(
-        insert(attempts).values(
-            id=attempt_id,
-            order_number=order_number,
-            ordinal=last["ordinal"] + 1 if last is not None else 1,
-            round=round_,
-            state="no_offer",
-            candidates=candidates,
-            created_at=at,
-            finished_at=at,
-        )
-    )
+    row = {
+        "id": attempt_id,
+        "order_number": order_number,
+        "ordinal": last["ordinal"] + 1 if last is not None else 1,
+        "round": round_,
+        "state": "no_offer",
+        "candidates": candidates,
+        "created_at": at,
+        "finished_at": at,
+    }
+    connection.execute(_INSERT, row)
 
 
 def tried_in_round(connection: Connection, order_number: int, round_: int) -> dict[tuple[str, str, str], str]:
     """What this round has asked already: (provider, service, country) and how it ended."""
-    rows = connection.execute(
-        select(attempts.c.provider, attempts.c.service, attempts.c.country, attempts.c.detail).where(
-            attempts.c.order_number == order_number,
-            attempts.c.round == round_,
-            attempts.c.state.in_(["refused", "not_sent", "not_placed"]),
-        )
-    )
+    rows = connection.execute(_TRIED, {"of": order_number, "of_round": round_})
     return {(row[0], row[1], row[2] or ""): row[3] or "" for row in rows}
 
 
@@ -201,11 +200,7 @@ def finish(
 
 def drop_plan(connection: Connection, order_number: int, at: datetime) -> None:
     """Take back a choice of which nothing was sent."""
-    connection.execute(
-        update(attempts)
-        .where(attempts.c.order_number == order_number, attempts.c.state == "planned")
-        .values(state="dropped", finished_at=at, claim_token=None, claimed_until=None)
-    )
+    connection.execute(_DROP, {"of": order_number, "at": at})
 
 
 def take_back(connection: Connection, provider: str | None, at: datetime) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -21,9 +21,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage.gathering import Gathering
 from aggregator.storage.writer import OUT_OF_SERVICE_ERRORS, Writer
 from aggregator.storage.writer import patience as patience
 
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 READERS: Final = 4
@@ -52,6 +54,12 @@ class Database(Protocol):
         touch the connection it is given. StorageUnavailable: nothing was written, unless the connection to
         PostgreSQL was lost in the very COMMIT, of which nobody can know. How long it waits for another process that
         holds SQLite's lock is the caller's `patience`."""
+        ...
+
+    async def write_together(self, work: Callable[[Connection, Sequence[I]], Sequence[T]], item: I) -> T:
+        """The same for one item of many: `work` is given all items of its own that wait at this moment, and answers
+        a result for each. Should it raise, it is asked once more for each item alone, so whose fault it is hurts
+        nobody else. Give the same function each time: by it the items find each other."""
         ...
 
     async def close(self) -> None: ...
@@ -147,6 +155,11 @@ class SqliteDatabase:
             self._writer = Writer(self._engine)
         return await self._writer.submit(work)
 
+    async def write_together(self, work: Callable[[Connection, Sequence[I]], Sequence[T]], item: I) -> T:
+        if self._writer is None:
+            self._writer = Writer(self._engine)
+        return await self._writer.submit_together(work, item)
+
     def in_place(self) -> bool:
         """Whether the file is still the one that was opened first."""
         try:
@@ -186,6 +199,7 @@ class PostgresDatabase:
             connect_args={"server_settings": {"application_name": "aggregator", "timezone": "UTC"}},
         )
         # The same pool; a read of several statements sees one moment. It costs nothing: it travels with the BEGIN.
+        self._gathering = Gathering(self.write)
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @property
@@ -208,7 +222,11 @@ class PostgresDatabase:
                 raise StorageUnavailable(f"the database is out of reach: {exc}") from exc
         raise AssertionError("unreachable")
 
+    async def write_together(self, work: Callable[[Connection, Sequence[I]], Sequence[T]], item: I) -> T:
+        return await self._gathering.submit(work, item)
+
     async def close(self) -> None:
+        await self._gathering.close()
         await self._engine.dispose()
 
 

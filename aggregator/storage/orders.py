@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 
@@ -31,11 +32,12 @@ from aggregator.domain.errors import ClaimLost
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
-from aggregator.domain.orders import FINAL, Order, OrderState, Role
+from aggregator.domain.orders import FINAL, Order, OrderState, Role, numbered
 from aggregator.storage import cancels as cancel_store
 from aggregator.storage import claims, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
+from aggregator.storage.bulk import Rows
 from aggregator.storage.tables import TO_ROUTE, numbers, orders
 from aggregator.storage.types import Instant
 
@@ -160,9 +162,82 @@ def add(connection: Connection, order: Order, drafts: Sequence[Draft], *, give_u
     return stored
 
 
+_BORN: Final = Rows(
+    orders,
+    *("number", "id", "owner", "service", "kind", "state", "quantity", "link", "params", "reference", "metadata"),
+    *("max_cost_units", "max_cost_currency", "pinned_provider", "callback_url", "role", "created_at", "updated_at"),
+    *("sequence", "version", "next_route_at", "next_run_at", "give_up_at"),
+)
+
+
+def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> list[Order]:
+    """Insert new orders of callers (`sequence` and `version` 1), each with the time when it gives up, and their events
+    `order.accepted`: what `add` does for one, in a few statements altogether. They get their numbers in place."""
+    numbers_given = _numbers(connection, len(born))
+    stored = [numbered(order, number) for (order, _), number in zip(born, numbers_given, strict=True)]
+    rows = []
+    for order, (_, give_up_at) in zip(stored, born, strict=True):
+        parent, limit = order.role is Role.PARENT, order.max_cost
+        rows.append(
+            (
+                order.number,
+                order.id,
+                order.owner,
+                order.service,
+                order.kind,
+                "accepted",
+                order.quantity,
+                order.link,
+                dict(order.params),
+                order.reference,
+                dict(order.metadata),
+                limit.units if limit is not None else None,
+                limit.currency if limit is not None else None,
+                order.pinned_provider,
+                order.callback_url,
+                str(order.role),
+                order.created_at,
+                order.created_at,
+                1,
+                1,
+                None if parent else order.created_at,
+                order.created_at if parent else None,
+                give_up_at,
+            )
+        )
+    _BORN.insert(connection, rows)
+    for order in stored:
+        if order.kind == "sms":
+            number_store.reserve_ids(connection, order.number, order.quantity)
+    outbox.append_accepted(connection, stored)
+    return stored
+
+
+_NEXT_NUMBERS: Final = {
+    # Only one transaction writes at a time. SQLite keeps the highest number there ever was.
+    "sqlite": text(
+        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'orders'), 0),"
+        " coalesce((SELECT max(number) FROM orders), 0))"
+    ),
+    "postgresql": text("SELECT nextval(pg_get_serial_sequence('orders', 'number')) FROM generate_series(1, :count)"),
+}
+
+
+def _numbers(connection: Connection, count: int) -> list[OrderNumber]:
+    """So many numbers that no order has or had."""
+    statement = _NEXT_NUMBERS[connection.dialect.name]
+    if connection.dialect.name == "sqlite":
+        last: int = connection.execute(statement).scalar_one()
+        return [OrderNumber(number) for number in range(last + 1, last + count + 1)]
+    return sorted(OrderNumber(row[0]) for row in connection.execute(statement, {"count": count}))
+
+
+_LOAD: Final = select(orders).where(orders.c.number == bindparam("of"))
+_LOCK: Final = _LOAD.with_for_update()
+
+
 def load(connection: Connection, number: int, *, lock: bool = False) -> Order | None:
-    query = select(orders).where(orders.c.number == number)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    row = connection.execute(_LOCK if lock else _LOAD, {"of": number}).mappings().one_or_none()
     return order_from(row) if row is not None else None
 
 
@@ -336,6 +411,11 @@ _TO_ROUTE: Final = claims.Claimable(
 )
 
 
+_RELEASE: Final = update(orders).where(
+    orders.c.number == bindparam("of"), orders.c.claim_token == bindparam("held"), orders.c.state == "accepted"
+)
+
+
 def claim_unrouted(connection: Connection, now: datetime, *, limit: int, lease_s: float, token: str) -> list[Unrouted]:
     rows = claims.claim(connection, _TO_ROUTE, now, limit=limit, lease_s=lease_s, token=token)
     return [Unrouted(order_from(row), row["round"], row["give_up_at"]) for row in rows]
@@ -345,11 +425,8 @@ def release_unrouted(
     connection: Connection, number: int, token: str, *, next_route_at: datetime, **values: object
 ) -> None:
     """End the claim of an order that is still accepted; ClaimLost when it is not, or not ours any more."""
-    result = connection.execute(
-        update(orders)
-        .where(orders.c.number == number, orders.c.claim_token == token, orders.c.state == "accepted")
-        .values(claim_token=None, claimed_until=None, next_route_at=next_route_at, **values)
-    )
+    columns = {"claim_token": None, "claimed_until": None, "next_route_at": next_route_at, **values}
+    result = connection.execute(_RELEASE, {"of": number, "held": token, **columns})
     if result.rowcount != 1:
         raise ClaimLost(f"order {number}")
 

@@ -29,11 +29,12 @@ from sqlalchemy import (
 )
 
 from aggregator.domain.clock import rfc3339
-from aggregator.domain.documents import Related, order_document
+from aggregator.domain.documents import Related, accepted_text, order_document
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import new_id
 from aggregator.domain.orders import Order
 from aggregator.storage import claims
+from aggregator.storage.bulk import Rows
 from aggregator.storage.tables import deliveries, events, orders, sequences
 
 _SEQUENCER_KEY: Final = 0x7365_7175_656E_6365
@@ -67,6 +68,37 @@ def append(connection: Connection, order: Order, related: Related, drafts: Seque
             for sequence, draft in enumerate(drafts, start=order.sequence + 1)
         ],
     )
+
+
+_ACCEPTED: Final = Rows(events, "id", "order_number", "sequence", "type", "lane", "body", "created_at")
+
+
+def append_accepted(connection: Connection, born: Sequence[Order]) -> None:
+    """Write the event `order.accepted` of each of these new orders, the first that there is of it."""
+    _ACCEPTED.insert(
+        connection,
+        [
+            (
+                new_id("evt", order.created_at),
+                order.number,
+                1,
+                "order.accepted",
+                f"o{order.number}",
+                _accepted_body(order),
+                order.created_at,
+            )
+            for order in born
+        ],
+    )
+
+
+def _accepted_body(order: Order) -> str:
+    """The same text as `render` makes."""
+    document = accepted_text(order, params=False)
+    if not document.isascii():
+        return render("order.accepted", order.created_at, {"order": order_document(order, params=False), "sequence": 1})
+    head = f'{{"type":"order.accepted","timestamp":"{rfc3339(order.created_at)}",'
+    return f'{head}"data":{{"order":{document},"sequence":1}}}}'
 
 
 def append_general(connection: Connection, draft: Draft, at: datetime) -> None:

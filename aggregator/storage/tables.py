@@ -537,14 +537,21 @@ deliveries = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    Column("owner", String(100), primary_key=True),
-    Column("key", String(255), primary_key=True),
-    Column("fingerprint", String(64), nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("headers", JsonText),
-    Column("body", Text, nullable=False),
-    Column("order_number", ForeignKey("orders.number")),
+    # 128 bits of a hash over the caller's name and the key; keys are of any length and in no order.
+    Column("digest", LargeBinary, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    # The answer. Without one it is made again of the order, as that was when it was accepted.
+    Column("status", Integer),
+    Column("body", Text),
+    # No foreign key: PostgreSQL would look the order up and lock its row, which the same transaction has just written.
+    Column("order_number", BigInteger),
     Column("created_at", Instant, nullable=False),
+    CheckConstraint("(status IS NULL) = (body IS NULL)", name="whole_answer"),
+    CheckConstraint("body IS NOT NULL OR order_number IS NOT NULL", name="can_be_answered"),
+    # A key goes with its order; one without an order by its age.
+    partial_index("ix_idempotency_keys_order_number", "order_number", where="order_number IS NOT NULL"),
+    partial_index("ix_idempotency_keys_created_at", "created_at", where="order_number IS NULL"),
+    sqlite_with_rowid=False,
 )
 
 ledger = Table(

@@ -11,8 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
@@ -23,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aggregator.domain.errors import StorageUnavailable
 
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 OUT_OF_SERVICE_ERRORS: Final = ("OperationalError", "InterfaceError", "DatabaseError")
@@ -48,19 +48,28 @@ _REMEDIES: Final = {
 _patience_s: ContextVar[float] = ContextVar("patience_s", default=USUAL_PATIENCE_S)
 
 
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Writes made inside wait only so long for a lock of another process: somebody waits for their answer."""
-    token = _patience_s.set(seconds)
-    try:
-        yield
-    finally:
-        _patience_s.reset(token)
+class patience:
+    """`with patience(seconds)`: writes made inside wait only so long for a lock of another process: somebody waits for
+    their answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _patience_s.set(self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        _patience_s.reset(self._token)
+
+
+_ALONE: Final = object()
 
 
 @dataclass(slots=True)
 class _Job:
-    work: Callable[[Connection], Any]
+    work: Callable[..., Any]
+    item: Any
+    """What `work` is to do together with the items of others, or _ALONE: then it takes the connection only."""
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     until: float
@@ -92,15 +101,24 @@ class Writer:
 
         Raises what `work` raised, or StorageUnavailable when nothing could be written.
         """
+        result: T = await self._put(work, _ALONE)
+        return result
+
+    async def submit_together(self, work: Callable[[Connection, Sequence[I]], Sequence[T]], item: I) -> T:
+        """The same for an item of many that `work` does at once: all that wait in one group, in their order."""
+        result: T = await self._put(work, item)
+        return result
+
+    def _put(self, work: Callable[..., Any], item: Any) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         with self._door:
             if self._closed:
                 raise StorageUnavailable("the database is closed")
             if self._jobs.qsize() >= MAX_WAITING:
                 raise StorageUnavailable("the database does not keep up with the writes")
-            self._jobs.put(_Job(work, future, loop, monotonic() + _patience_s.get()))
-        return await future
+            self._jobs.put(_Job(work, item, future, loop, monotonic() + _patience_s.get()))
+        return future
 
     def close(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -147,8 +165,8 @@ class Writer:
             with self._engine.connect() as connection:
                 with self._begin(connection, group):
                     began = True
-                    for job in group:
-                        self._step(connection, job)
+                    for jobs in _steps(group):
+                        self._step(connection, jobs)
                 self.commits += 1
         except Exception as exc:
             for job in group:
@@ -186,17 +204,28 @@ class Writer:
             job.error = _translate(exc)
         self._answer(over)
 
-    def _step(self, connection: Connection, job: _Job) -> None:
-        connection.exec_driver_sql("SAVEPOINT job")
+    def _step(self, connection: Connection, jobs: list[_Job]) -> None:
+        """Jobs that are one piece of work, in a savepoint; where that fails, each in one of its own."""
+        # By the driver: SQLAlchemy would take longer for this than the savepoint does.
+        raw: Any = connection.connection.dbapi_connection
+        raw.execute("SAVEPOINT job")
         try:
-            job.result = job.work(connection)
+            _work(connection, jobs)
         except BaseException as exc:
-            job.error = _translate(exc)
-            if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+            if not raw.in_transaction:
                 # A full disk or an I/O error makes SQLite roll the whole transaction back by itself.
+                for job in jobs:
+                    job.error = _translate(exc)
                 raise StorageUnavailable("the database rolled the transaction back") from exc
-            connection.exec_driver_sql("ROLLBACK TO job")
-        connection.exec_driver_sql("RELEASE job")
+            raw.execute("ROLLBACK TO job")
+            raw.execute("RELEASE job")
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._step(connection, [job])
+            else:
+                jobs[0].error = _translate(exc)
+            return
+        raw.execute("RELEASE job")
 
     @staticmethod
     def _answer(group: list[_Job]) -> None:
@@ -208,6 +237,23 @@ class Writer:
                 loop.call_soon_threadsafe(_resolve, jobs)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 continue
+
+
+def _steps(group: list[_Job]) -> Iterable[list[_Job]]:
+    """The group in its order, those that are done together at the place of their first."""
+    steps: dict[object, list[_Job]] = {}
+    for job in group:
+        steps.setdefault(id(job) if job.item is _ALONE else job.work, []).append(job)
+    return steps.values()
+
+
+def _work(connection: Connection, jobs: list[_Job]) -> None:
+    if jobs[0].item is _ALONE:
+        jobs[0].result = jobs[0].work(connection)
+        return
+    results = jobs[0].work(connection, [job.item for job in jobs])
+    for job, result in zip(jobs, results, strict=True):
+        job.result = result
 
 
 def _resolve(jobs: list[_Job]) -> None:

@@ -125,11 +125,11 @@ class Gate:
         return caller
 
     def _owner(self, presented: str) -> Caller | None:
-        digest, now = _digest(presented), self._clock.now()
+        digest = _digest(presented)
         found: Caller | None = None
         for key in self._keys:
             same = hmac.compare_digest(digest, key.digest)
-            if same and (key.until is None or now < key.until):
+            if same and (key.until is None or self._clock.now() < key.until):
                 found = key.caller
         return found
 

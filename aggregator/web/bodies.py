@@ -54,12 +54,19 @@ async def read_raw(request: web.Request) -> bytes:
     connection = connection_of(request)
     if connection is not None and length:
         connection.hold(length)
+    measured = length is not None and "Content-Encoding" not in request.headers
     try:
+        if request.content.is_eof():  # it has come whole
+            body = request.content.read_nowait()
+            if len(body) > limit:
+                raise web.HTTPRequestEntityTooLarge(limit)
+            if connection is not None and not measured:
+                connection.hold(len(body))
+            return body
         async with asyncio.timeout(READ_TIMEOUT_S):
-            if connection is None or (length is not None and "Content-Encoding" not in request.headers):
+            if connection is None or measured:
                 return await request.read()
-            else:
-                return await _read_unmeasured(request, connection, limit)
+            return await _read_unmeasured(request, connection, limit)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {READ_TIMEOUT_S:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError, ClientError, ConnectionError) as exc:
@@ -95,13 +102,7 @@ def parse(body: bytes) -> object:
     if not body:
         raise Problem(ProblemKind.BAD_JSON, "the body is empty; send a JSON object")
     try:
-        return json.loads(
-            body.decode("utf-8-sig"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_decimal,
-            parse_constant=_constant,
-        )
+        return _DECODER.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise Problem(ProblemKind.BAD_JSON, f"the body is not UTF-8 text (byte {exc.start})") from None
     except json.JSONDecodeError as exc:
@@ -122,6 +123,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def check_values(value: object) -> None:
     """Refuse what no field may hold, with its path: control characters, half characters, names given twice, absurd
     numbers."""
+    if _plain(value, 0):
+        return
     for path, item, depth in _walk(value):
         if depth > MAX_DEPTH:
             raise _too_deep()
@@ -134,6 +137,21 @@ def check_values(value: object) -> None:
                 raise invalid("stands twice in one object", _join(path, item.name))
             for name in item:
                 _check_text(name, _join(path, name))
+
+
+def _plain(value: object, depth: int) -> bool:
+    """Whether nothing is to be refused: what almost all values are, told without the paths of their parts."""
+    if isinstance(value, str):
+        return value.isprintable() or _REFUSED.search(value) is None
+    if isinstance(value, dict):
+        return (
+            depth < MAX_DEPTH
+            and type(value) is dict
+            and all(_plain(name, depth) and _plain(item, depth + 1) for name, item in value.items())
+        )
+    if isinstance(value, list):
+        return depth < MAX_DEPTH and all(_plain(item, depth + 1) for item in value)
+    return not isinstance(value, _Absurd)
 
 
 def _walk(value: object) -> Iterator[tuple[str, object, int]]:
@@ -212,6 +230,11 @@ def _decimal(text: str) -> object:
 
 def _constant(name: str) -> NoReturn:
     raise Problem(ProblemKind.BAD_JSON, f"the body is not JSON: {name} is not a number that JSON knows")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_decimal, parse_constant=_constant
+)
 
 
 def _too_deep() -> Problem:

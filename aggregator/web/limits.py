@@ -10,7 +10,7 @@ import ipaddress
 import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Final
 
 from aggregator.domain.errors import Problem, ProblemKind
@@ -112,14 +112,16 @@ class OpenOrders:
     def __init__(self) -> None:
         self._locks: dict[str, asyncio.Lock] = {}
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self, house: House, owner: str, most: int, wishes: Sequence[NewOrder | Problem]
-    ) -> AsyncIterator[list[NewOrder | Problem]]:
+    ) -> AbstractAsyncContextManager[Sequence[NewOrder | Problem]]:
         """The wishes, those beyond the limit turned into problems; store them inside. 0: unlimited."""
-        if most <= 0:
-            yield list(wishes)
-            return
+        return self._counted(house, owner, most, wishes) if most > 0 else nullcontext(wishes)
+
+    @asynccontextmanager
+    async def _counted(
+        self, house: House, owner: str, most: int, wishes: Sequence[NewOrder | Problem]
+    ) -> AsyncIterator[Sequence[NewOrder | Problem]]:
         async with self._locks.setdefault(owner, asyncio.Lock()):
             open_now = await house.database.read(lambda c: reports.open_orders(c, owner, most))
             room = most - open_now

@@ -43,7 +43,7 @@ M = TypeVar("M", bound="RequestModel")
 
 
 def _one_line(value: str) -> str:
-    if any(char in value for char in "\t\n\r"):
+    if not value.isprintable() and any(char in value for char in "\t\n\r"):
         raise PydanticCustomError("refused", "must be one line")
     if value != value.strip():
         raise PydanticCustomError("refused", "must not begin or end with a space")

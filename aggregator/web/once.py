@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
@@ -19,7 +19,7 @@ from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.flow.base import House
 from aggregator.storage import idempotency
 from aggregator.storage.database import Connection, Database
-from aggregator.storage.idempotency import Stored
+from aggregator.storage.idempotency import Entry, Stored
 from aggregator.web.problems import STORED, invalid
 from aggregator.web.rendering import REQUEST_ID, Answer, problem_answer, response
 
@@ -39,7 +39,7 @@ class Key:
 
     owner: str
     key: str
-    fingerprint: str
+    fingerprint: bytes
 
 
 def key_of(request: web.Request, owner: str, body: bytes) -> Key | None:
@@ -82,13 +82,13 @@ class Running:
 RUNNING: Final = web.AppKey("running", Running)
 
 
-async def find(house: House, key: Key) -> Stored | None:
-    """The answer that the key has already; Problem 422 when it belongs to another request."""
-    stored = await house.database.read(lambda c: idempotency.find(c, key.owner, key.key))
-    if stored is not None and stored.fingerprint != key.fingerprint:
+async def find(house: House, key: Key) -> Entry | None:
+    """What the key stands for already; Problem 422 when it belongs to another request."""
+    entry = await house.database.read(lambda c: idempotency.find(c, key.owner, key.key))
+    if entry is not None and entry.fingerprint != key.fingerprint:
         detail = "this Idempotency-Key was used for another request; use a new key for a new request"
         raise Problem(ProblemKind.IDEMPOTENCY_MISMATCH, detail, HEADER)
-    return stored
+    return entry
 
 
 def replayed(stored: Stored) -> web.Response:
@@ -123,13 +123,16 @@ class _Recording:
         result, self.answer = await self._inner.write(both)
         return result
 
+    async def write_together(self, work: Callable[[Connection, Sequence[Any]], Sequence[T]], item: Any) -> T:
+        return (await self.write(lambda c: work(c, [item])))[0]
+
     async def close(self) -> None:
         await self._inner.close()
 
 
 def _keep(connection: Connection, house: House, key: Key, answer: Answer) -> None:
-    stored = Stored(key.fingerprint, answer.status, answer.body)
-    if not idempotency.keep(connection, key.owner, key.key, stored, house.clock.now()):
+    entry = Entry(key.fingerprint, Stored(answer.status, answer.body))
+    if not idempotency.keep(connection, key.owner, key.key, entry, house.clock.now()):
         # Another process took the key in between.
         raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, f"try again in a moment, with the same {HEADER}")
 
@@ -148,8 +151,9 @@ async def once(
     """
     key = key_of(request, owner, body)
     with request.app[RUNNING].only(key):
-        if key is not None and (stored := await find(house, key)) is not None:
-            return replayed(stored)
+        if key is not None and (entry := await find(house, key)) is not None:
+            assert entry.answer is not None, "only a new order's answer is made again, and its path is another one"
+            return replayed(entry.answer)
         recording = _Recording(house.database, render, house, key)
         try:
             await work(replace(house, database=cast(Database, recording)))

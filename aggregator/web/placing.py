@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from aggregator.domain.documents import order_document
+from aggregator.domain.documents import accepted_text
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.orders import Order
 from aggregator.flow.base import House
@@ -23,7 +23,7 @@ from aggregator.web.models import BatchRequest, new_order, read
 from aggregator.web.once import RUNNING, Key, find, key_of, replayed
 from aggregator.web.problems import problem_document, status_of
 from aggregator.web.rendering import REQUEST_ID, Answer, created_answer, dumps, problem_answer, response
-from aggregator.web.services import services_of
+from aggregator.web.services import SERVICES, services_of
 
 OPEN_ORDERS: Final = web.AppKey("open_orders", OpenOrders)
 
@@ -63,7 +63,7 @@ async def create_batch(request: web.Request, caller: Caller) -> web.Response:
     wishes = [_wish(house, caller, item) for item in items]
 
     def answer(results: Results) -> Answer:
-        return Answer(200, dumps({"results": [_result(result) for result in results]}))
+        return Answer(200, f'{{"results":[{",".join(map(_result, results))}]}}')
 
     return await _answered(request, caller, key, wishes, answer, alone=False)
 
@@ -75,10 +75,10 @@ def _wish(house: House, caller: Caller, item: object) -> NewOrder | Problem:
         return problem
 
 
-def _result(result: Order | Problem) -> dict[str, object]:
+def _result(result: Order | Problem) -> str:
     if isinstance(result, Order):
-        return {"status": 201, "order": order_document(result)}
-    return {"status": status_of(result), "problem": problem_document(result)}
+        return f'{{"status":201,"order":{accepted_text(result)}}}'
+    return dumps({"status": status_of(result), "problem": problem_document(result)})
 
 
 async def _answered(
@@ -104,13 +104,13 @@ async def take(
     alone: bool,
 ) -> Taken:
     """Store what can be taken, and its answer with it; `alone`: the one problem is the whole request's."""
-    services = services_of(request)
-    with request.app[RUNNING].only(key):
-        if key is not None and caller.max_open_orders and (stored := await find(services.house, key)) is not None:
-            # What is answered again takes no room.
-            return Taken(replayed=stored)
-        limit = request.app[OPEN_ORDERS].admit(services.house, caller.name, caller.max_open_orders, wishes)
-        async with limit as admitted:
+    app = request.app
+    services = app[SERVICES]
+    with app[RUNNING].only(key):
+        most = caller.max_open_orders
+        if key is not None and most and await find(services.house, key) is not None:
+            most = 0  # what is answered again takes no room
+        async with app[OPEN_ORDERS].admit(services.house, caller.name, most, wishes) as admitted:
             first = admitted[0]
             if alone and isinstance(first, Problem) and (key is None or first.kind is ProblemKind.TOO_MANY_REQUESTS):
                 raise first

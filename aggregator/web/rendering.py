@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from aggregator.domain.clock import rfc3339
-from aggregator.domain.documents import order_document
+from aggregator.domain.documents import accepted_text, order_document
 from aggregator.domain.errors import Problem
 from aggregator.domain.money import Money
 from aggregator.domain.orders import Order
@@ -56,8 +56,7 @@ def response(answer: Answer, extra: Mapping[str, str] | None = None) -> web.Resp
     return web.Response(
         status=answer.status,
         body=encode(answer.body),
-        content_type=content_type,
-        headers={**answer.headers, **(extra or {})},
+        headers={"Content-Type": content_type, **answer.headers, **(extra or {})},
     )
 
 
@@ -71,7 +70,7 @@ def problem_answer(problem: Problem, request_id: str) -> Answer:
 
 def created_answer(order: Order) -> Answer:
     """201 for an order that was just taken; nothing belongs to it yet."""
-    return Answer(201, dumps(order_document(order)), {"Location": f"/v1/orders/{order.id}"})
+    return Answer(201, accepted_text(order), {"Location": f"/v1/orders/{order.id}"})
 
 
 def full_order(connection: Connection, order: Order) -> dict[str, object]:

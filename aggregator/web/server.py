@@ -10,14 +10,15 @@ import re
 import secrets
 import time
 from itertools import count
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from structlog.contextvars import bound_contextvars
+from prometheus_client import Counter, Histogram
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
-from aggregator.log import get_logger
+from aggregator.log import get_logger, say_often
 from aggregator.storage.database import patience
 from aggregator.web import api_events, health, placing, reader
 from aggregator.web.auth import GATE, Gate
@@ -52,7 +53,7 @@ def create_app(services: WebServices) -> web.Application:
     app = web.Application(middlewares=[_around], client_max_size=house.settings.http.max_body_bytes)
     feed = Feed(house.database)
     app[SERVICES] = services
-    app[GATE] = Gate(house.settings.keys, house.clock)
+    app[GATE] = gate = Gate(house.settings.keys, house.clock)
     app[RUNNING] = Running()
     app[placing.OPEN_ORDERS] = OpenOrders()
     app[FEED] = feed
@@ -62,9 +63,9 @@ def create_app(services: WebServices) -> web.Application:
     for route in ROUTES:
         for path in (route.path, *route.aliases):
             if route.method == "GET" and route.heads:
-                app.router.add_get(path, _handler(route))
+                app.router.add_get(path, _handler(route, gate))
             else:
-                app.router.add_route(route.method, path, _handler(route))
+                app.router.add_route(route.method, path, _handler(route, gate))
     house.wakeups.on("feed", feed.wake)
 
     async def close_feed(_app: web.Application) -> None:
@@ -74,13 +75,13 @@ def create_app(services: WebServices) -> web.Application:
     return app
 
 
-def _handler(route: Route) -> Handler:
+def _handler(route: Route, gate: Gate) -> Handler:
     if route.scopes is None or not route.admits:
         return cast(Handler, route.endpoint)
     scopes, query, endpoint = route.scopes, route.query, cast(Endpoint, route.endpoint)
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        caller = request.app[GATE].admit(request, scopes)
+        caller = gate.admit(request, scopes)
         request[CALLER] = caller.name
         request[QUERY] = query.read(request)
         return await endpoint(request, caller)
@@ -93,8 +94,10 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = time.perf_counter()
     request_id = _request_id(request)
     request[REQUEST_ID] = request_id
-    with bound_contextvars(request_id=request_id), patience(PATIENCE_S):
-        answer = await _answered(request, handler)
+    bound = bind_contextvars(request_id=request_id)
+    try:
+        with patience(PATIENCE_S):
+            answer = await _answered(request, handler)
         if not answer.prepared:
             answer.headers.setdefault("Cache-Control", "no-store")
             answer.headers["X-Content-Type-Options"] = "nosniff"
@@ -102,6 +105,8 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
             # aiohttp would name its own version and Python's.
             answer.headers["Server"] = "aggregator"
         _note(request, answer.status, time.perf_counter() - began)
+    finally:
+        reset_contextvars(**bound)
     return answer
 
 
@@ -137,14 +142,27 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "(none)"
     method = request.method if request.method in _METHODS else "(other)"
-    health.REQUESTS.labels(method, route, status).inc()
-    health.REQUEST_SECONDS.labels(method, route).observe(took_s)
-    say = log.debug if route in _QUIET else log.info
-    more = {"action": action} if (action := request.get(ACTION)) is not None else {}
-    took_ms = round(took_s * 1000, 1)
-    say("request", method=method, route=route, status=status, ms=took_ms, caller=request.get(CALLER), **more)
+    counted = _COUNTED.get((method, route, status))
+    if counted is None:
+        counted = health.REQUESTS.labels(method, route, status), health.REQUEST_SECONDS.labels(method, route)
+        _COUNTED[method, route, status] = counted
+    counted[0].inc()
+    counted[1].observe(took_s)
+    ms, action = round(took_s * 1000, 1), request.get(ACTION)
+    same: tuple[tuple[str, Any], ...] = (("method", method), ("route", route), ("status", status))
+    same = (*same, ("caller", request.get(CALLER)))
+    if action is not None:
+        same = (*same, ("action", action))
+    if route in _QUIET:
+        log.debug("request", **dict(same), ms=ms)
+    elif (request_id := request[REQUEST_ID]).startswith(_PROCESS):
+        say_often("request", same, ms=ms, request_id=request_id)
+    else:  # named by the client, and may be anything
+        log.info("request", **dict(same), ms=ms)
 
 
+# Finding a counter by its labels takes longer than counting.
+_COUNTED: Final[dict[tuple[str, str, int], tuple[Counter, Histogram]]] = {}
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.processes import DaemonProcess, SandboxProcess, until, write_config
+from tests.torture.forge import forge
+from tests.torture.victim import new_victim, receiving
 
 FINAL = ("completed", "partial", "canceled", "failed")
 SETTLED = (*FINAL, "unclear")
@@ -41,6 +43,36 @@ def test_sigkill_under_load_loses_no_order_and_buys_none_twice(
     assert answered <= {order["id"] for order in orders}
     _compare(orders, daemon, sandbox)
     assert daemon.terminate() == 0
+
+
+def test_killed_between_commit_and_answer_the_same_request_gets_the_same_order(
+    sandbox: SandboxProcess, tmp_path: Path, empty_database_url: str
+) -> None:
+    wish = {"service": "plus", "quantity": 50, "link": "https://example.com/once", "metadata": {"of": "käse"}}
+    batch = {"orders": [wish, {"service": "nothing"}, wish]}
+    with forge() as parent, receiving() as receiver:
+        victim = new_victim(parent, tmp_path, empty_database_url, sandbox.url, receiver.url)
+        answers = []
+        for path, body, key in (("/v1/orders", wish, "k-1"), ("/v1/orders:batch", batch, "k-2")):
+            assert victim.start("intake.committed")
+            with pytest.raises(OSError, match=r"."):
+                victim.post(path, body, key)
+            assert victim.died(30)
+            assert victim.start()
+            again = [victim.post(path, body, key) for _ in range(2)]
+            assert [answer.headers.get("Idempotent-Replayed") for answer in again] == ["true", "true"]
+            assert again[0].body == again[1].body
+            answers.append(again[0])
+            if key == "k-1":
+                victim.kill()
+        assert [answer.status for answer in answers] == [201, 200]
+        results = answers[1].json()["results"]
+        assert [result["status"] for result in results] == [201, 422, 201]
+        ids = {answers[0].json()["id"], *(result["order"]["id"] for result in results if "order" in result)}
+        listed = victim.get("/v1/orders").json()["orders"]
+        assert {order["id"] for order in listed} == ids
+        assert len(listed) == 3
+        assert victim.terminate() == 0
 
 
 def _settled(daemon: DaemonProcess) -> list[dict[str, Any]] | None:

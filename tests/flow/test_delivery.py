@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -768,6 +768,9 @@ class Failing:
             self.left -= 1
             raise StorageUnavailable("the disk is full")
         return await self.inner.write(work)
+
+    async def write_together(self, work: Callable[[Connection, Sequence[Any]], Sequence[Any]], item: Any) -> Any:
+        return (await self.write(lambda c: work(c, [item])))[0]
 
     async def close(self) -> None:
         await self.inner.close()

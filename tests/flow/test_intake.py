@@ -56,7 +56,7 @@ def answer(results: Sequence[Order | Problem]) -> tuple[int, str]:
     return 201, json.dumps([str(result.id if isinstance(result, Order) else result) for result in results])
 
 
-def once(key: str = "k-1", fingerprint: str = "f-1", owner: str = "shop") -> Idempotency:
+def once(key: str = "k-1", fingerprint: bytes = b"f-1", owner: str = "shop") -> Idempotency:
     return Idempotency(owner, key, fingerprint, answer)
 
 
@@ -242,7 +242,7 @@ async def test_a_key_belongs_to_its_caller_and_to_one_request(street: Street) ->
     wish = street.wish("followers", 500, LINK)
     await street.intake.take([wish], once())
     with pytest.raises(Problem) as other_body:
-        await street.intake.take([wish], once(fingerprint="f-2"))
+        await street.intake.take([wish], once(fingerprint=b"f-2"))
     assert (other_body.value.kind, other_body.value.field) == (ProblemKind.IDEMPOTENCY_MISMATCH, "Idempotency-Key")
     assert (await street.intake.take([wish], once(owner="other"))).replayed is None
     assert (await street.intake.take([wish], once("k-2"))).replayed is None

@@ -98,7 +98,7 @@ class Callers:
         def answer(results: Sequence[Order | Problem]) -> tuple[int, str]:
             return 201, json.dumps([result.id for result in results if isinstance(result, Order)])
 
-        once = Idempotency("shop", wish.name, "the same", answer)
+        once = Idempotency("shop", wish.name, b"the same", answer)
         try:
             taken: Taken = await process.spawn(process.intake.take([wish.order], once))
         except asyncio.CancelledError:

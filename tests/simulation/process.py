@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -226,6 +226,9 @@ class _Noticing:
             return await self.inner.write(work)
         finally:
             self._changed.set()
+
+    async def write_together(self, work: Callable[[Connection, Sequence[Any]], Sequence[T]], item: Any) -> T:
+        return (await self.write(lambda c: work(c, [item])))[0]
 
     async def close(self) -> None:
         await self.inner.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -240,6 +240,9 @@ class SimulatedDatabase:
         if self._weather.forgetful and self._rng.random() < self._weather.forgetful:
             raise StorageUnavailable("the connection was lost in the COMMIT, says the simulation")
         return result
+
+    async def write_together(self, work: Callable[[Connection, Sequence[Any]], Sequence[T]], item: Any) -> T:
+        return (await self.write(lambda c: work(c, [item])))[0]
 
     async def _reach(self, call: Callable[[Callable[[Connection], T]], Any], work: Callable[[Connection], T]) -> T:
         if self.kind == "sqlite":

@@ -18,7 +18,7 @@ from aggregator.domain.orders import OrderState
 from aggregator.storage import deliverables, idempotency, ledger, numbers, refills
 from aggregator.storage.database import Database
 from aggregator.storage.deliverables import Sealer, SealingError, load_or_create_key
-from aggregator.storage.idempotency import Stored, fingerprint
+from aggregator.storage.idempotency import Entry, Stored, fingerprint
 from tests.support import rows
 from tests.support.examples import NOW, later
 
@@ -62,16 +62,17 @@ async def test_the_largest_amounts_are_booked_exactly(database: Database) -> Non
 
 
 async def test_an_answer_is_kept_once_per_caller_and_key(database: Database) -> None:
-    first, second = Stored("f1", 201, '{"id": "🦊"}'), Stored("f2", 422, "{}")
+    first, second = Entry(b"f1", Stored(201, '{"id": "🦊"}')), Entry(b"f2", None, 7)
 
-    async def keep(owner: str, key: str, stored: Stored) -> bool:
-        return await database.write(lambda c: idempotency.keep(c, owner, key, stored, NOW))
+    async def keep(owner: str, key: str, entry: Entry) -> bool:
+        return await database.write(lambda c: idempotency.keep(c, owner, key, entry, NOW))
 
     assert await keep("shop", "k", first)
     assert not await keep("shop", "k", second)
     assert await keep("other", "k", second)
     assert await keep("shop", "K", second)
     assert await database.read(lambda c: idempotency.find(c, "shop", "k")) == first
+    assert await database.read(lambda c: idempotency.find(c, "other", "k")) == second
     assert await database.read(lambda c: idempotency.find(c, "shop", "unknown")) is None
 
 
@@ -83,7 +84,8 @@ async def test_of_two_requests_with_one_key_at_the_same_time_one_is_kept(databas
 
     def request(connection: Connection, number: int) -> None:
         order = rows.accept(connection, reference=f"try {number}")
-        if not idempotency.keep(connection, "shop", "k", Stored("f", 201, f"try {number}"), NOW, order.number):
+        answer = Stored(201, f"try {number}")
+        if not idempotency.keep(connection, "shop", "k", Entry(b"f", answer, order.number), NOW):
             raise Taken
 
     results = await asyncio.gather(
@@ -95,7 +97,8 @@ async def test_of_two_requests_with_one_key_at_the_same_time_one_is_kept(databas
     stored = await database.read(lambda c: idempotency.find(c, "shop", "k"))
     references = await database.read(lambda c: list(c.execute(text("SELECT reference FROM orders")).scalars()))
     assert stored is not None
-    assert references == [stored.body]
+    assert stored.answer is not None
+    assert references == [stored.answer.body]
 
 
 def test_requests_differ_by_method_path_and_every_byte() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
@@ -78,6 +78,51 @@ async def test_one_failing_transaction_does_not_hurt_those_beside_it(store: Data
         else:
             assert result == work(number)
     assert await store.read(words) == sorted({work(number) for number in range(100)})
+
+
+async def test_what_waits_for_the_same_work_is_done_together_and_each_gets_its_own_result(store: Database) -> None:
+    groups: list[int] = []
+
+    def work(connection: Connection, items: Sequence[str]) -> list[str]:
+        groups.append(len(items))
+        return [note(connection, item).upper() for item in items]
+
+    sent = [f"word {number:03}" for number in range(100)]
+    results = await asyncio.gather(*(store.write_together(work, word) for word in sent))
+    assert results == [word.upper() for word in sent]
+    assert await store.read(words) == sent
+    assert sum(groups) == 100
+    assert len(groups) < 20
+
+
+async def test_one_that_fails_does_not_hurt_those_done_together_with_it(store: Database) -> None:
+    def work(connection: Connection, items: Sequence[str]) -> list[str]:
+        for item in items:
+            if item == "bad":
+                raise KeyError("bad")
+        return [note(connection, item) for item in items]
+
+    sent = ["one", "bad", "two", "two", "three", "bad"]
+    results = await asyncio.gather(*(store.write_together(work, word) for word in sent), return_exceptions=True)
+    assert [type(result).__name__ for result in results] == [
+        *("str", "KeyError", "str", "IntegrityError", "str", "KeyError")
+    ]
+    assert await store.read(words) == ["one", "three", "two"]
+
+
+async def test_together_and_alone_go_side_by_side_in_turn(store: Database) -> None:
+    def together(connection: Connection, items: Sequence[str]) -> list[str]:
+        return [note(connection, item) for item in items]
+
+    def others(connection: Connection, items: Sequence[str]) -> list[str]:
+        return [note(connection, f"other {item}") for item in items]
+
+    await asyncio.gather(
+        *(store.write_together(together, f"a {n}") for n in range(5)),
+        *(store.write(lambda c, n=n: note(c, f"b {n}")) for n in range(5)),  # type: ignore[misc]
+        *(store.write_together(others, f"c {n}") for n in range(5)),
+    )
+    assert len(await store.read(words)) == 15
 
 
 async def test_stop_iteration_inside_a_write_is_an_error_and_nobody_waits_for_ever(store: Database) -> None:

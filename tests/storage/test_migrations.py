@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import stat
 import threading
@@ -19,9 +20,10 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from aggregator.domain.errors import StorageUnavailable
+from aggregator.storage import idempotency, orders
 from aggregator.storage import migrate as migrate_module
-from aggregator.storage import orders
 from aggregator.storage.database import Database, SqliteDatabase
+from aggregator.storage.idempotency import Entry, Stored
 from aggregator.storage.migrate import NewerSchema, alembic_config, migrate, revision
 from aggregator.storage.tables import metadata
 from tests.support import rows
@@ -381,3 +383,32 @@ async def test_orders_of_before_count_all_their_runs_and_their_numbers_go_on(emp
 
         # They were put there without their events, which the checker would miss.
         await database.write(forget)
+
+
+async def test_idempotency_keys_of_before_still_have_their_answers(empty_database_url: str) -> None:
+    kept = {("shop", "k-1"): (201, '{"id":"ord_1"}'), ("shop", "käse"): (422, "{}"), ("other", "k-1"): (200, "[]")}
+    mark = idempotency.fingerprint("POST", "/v1/orders", b"{}")
+    async with opened(empty_database_url) as database:
+        await database.write(lambda c: command.upgrade(alembic_config(c), "0007"))
+
+        def fill(connection: Connection) -> None:
+            at = "18000000000000000" if connection.dialect.name == "sqlite" else "'2026-11-21T18:00:00Z'"
+            for (owner, key), (status, body) in kept.items():
+                connection.execute(
+                    text(
+                        "INSERT INTO idempotency_keys (owner, key, fingerprint, status, body, created_at)"
+                        f" VALUES (:owner, :key, :mark, :status, :body, {at})"
+                    ),
+                    {
+                        "owner": owner,
+                        "key": key,
+                        "mark": hashlib.sha256(b"POST\0/v1/orders\0{}").hexdigest(),
+                        "status": status,
+                        "body": body,
+                    },
+                )
+
+        await database.write(fill)
+        await migrate(database)
+        found = await database.read(lambda c: idempotency.find_all(c, [*kept, ("shop", "none")]))
+    assert found == {name: Entry(mark, Stored(*answer)) for name, answer in kept.items()}

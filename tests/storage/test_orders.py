@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from aggregator.domain.errors import ClaimLost
 from aggregator.domain.events import Draft
-from aggregator.domain.ids import OrderId
+from aggregator.domain.ids import OrderId, new_id
 from aggregator.domain.money import MAX_UNITS, Money
-from aggregator.domain.orders import Order, OrderState, Reported, apply
-from aggregator.storage import orders, outbox
+from aggregator.domain.orders import Order, OrderState, Reported, Role, apply
+from aggregator.storage import orders, outbox, tables
 from aggregator.storage import polls as poll_store
 from aggregator.storage.database import Database
 from aggregator.storage.orders import Filters
@@ -380,3 +383,71 @@ async def test_another_order_that_worked_on_the_link_meanwhile_is_seen(database:
         for order in found
     ]
     assert seen == [True, False, False, True, False]
+
+
+# --- many new ones at once
+
+
+def _rows(connection: Connection, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    found = connection.execute(select(tables.orders).where(tables.orders.c.number.in_(numbers)))
+    rows = [dict(row) for row in found.mappings()]
+    return [{name: value for name, value in row.items() if name not in ("number", "id")} for row in rows]
+
+
+def _events(connection: Connection, numbers: Sequence[int]) -> list[tuple[Any, ...]]:
+    wanted = tables.events.c.order_number.in_(numbers)
+    rows = connection.execute(select(tables.events).where(wanted).order_by(tables.events.c.seq)).mappings()
+    found = []
+    for row in rows:
+        body = json.loads(row["body"])
+        shown = body["data"]["order"]
+        assert (shown.pop("number"), row["lane"]) == (row["order_number"], f"o{row['order_number']}")
+        assert shown.pop("id").startswith("ord_")
+        assert row["body"].isascii()
+        found.append((row["sequence"], row["type"], row["created_at"], list(body), body, list(shown)))
+    return found
+
+
+NEW: tuple[dict[str, Any], ...] = (
+    {},
+    {"link": None, "kind": "sms", "quantity": 3, "params": {"country": "us"}},
+    {"link": "https://example.com/käse\U0001f98a", "metadata": {"a": [1, None, {"b": 2.5}]}, "reference": 'x"y'},
+    {"max_cost": Money.parse("1.25", "EUR"), "pinned_provider": "smmplus", "callback_url": "https://example.com/h"},
+    {"role": Role.PARENT, "params": {"runs": "3", "interval": "5"}},
+)
+
+
+async def test_many_new_orders_at_once_are_stored_as_they_would_be_one_by_one(database: Database) -> None:
+    one_by_one = [an_order(id=OrderId(new_id("ord", NOW)), **fields) for fields in NEW]
+    at_once = [(an_order(id=OrderId(new_id("ord", NOW)), **fields), later(60)) for fields in NEW]
+    draft = [Draft("order.accepted")]
+    first = await database.write(lambda c: [orders.add(c, one, draft, give_up_at=later(60)) for one in one_by_one])
+    second = await database.write(lambda c: orders.add_all(c, at_once))
+    for alone, together in zip(first, second, strict=True):
+        assert replace(together, id=alone.id, number=alone.number) == alone
+        assert await database.read(lambda c, n=together.number: orders.load(c, n)) == together  # type: ignore[misc]
+    told = [[one.number for one in stored] for stored in (first, second)]
+    assert await database.read(lambda c: _rows(c, told[0])) == await database.read(lambda c: _rows(c, told[1]))
+    assert await database.read(lambda c: _events(c, told[0])) == await database.read(lambda c: _events(c, told[1]))
+
+
+async def test_numbers_are_given_once_however_orders_come(database: Database) -> None:
+    def many(count: int) -> Callable[[Connection], list[Order]]:
+        return lambda c: orders.add_all(
+            c, [(an_order(id=OrderId(new_id("ord", NOW))), later(60)) for _ in range(count)]
+        )
+
+    given: list[int] = []
+    for count in (1, 150, 2, 64):
+        given += [order.number for order in await database.write(many(count))]
+        given.append((await database.write(rows.accept)).number)
+
+    def taken_back(connection: Connection) -> None:
+        many(3)(connection)
+        raise KeyError("not kept")
+
+    with pytest.raises(KeyError):
+        await database.write(taken_back)
+    given += [order.number for order in await database.write(many(2))]
+    assert len(set(given)) == len(given) == 1 + 150 + 2 + 64 + 4 + 2
+    assert given == sorted(given)

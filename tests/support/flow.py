@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,6 +67,7 @@ from aggregator.storage.types import Instant
 from tests.support.house import make_house
 from tests.support.rows import buy
 
+I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
 
 MOST_ROUNDS: Final = 200
@@ -151,11 +152,17 @@ class ShakyDatabase:
         return await self._real.read(work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
+        return await self._shaken(lambda: self._real.write(work))
+
+    async def write_together(self, work: Callable[[Connection, Sequence[I]], Sequence[T]], item: I) -> T:
+        return await self._shaken(lambda: self._real.write_together(work, item))
+
+    async def _shaken(self, write: Callable[[], Awaitable[T]]) -> T:
         self.writes += 1
         if self.refuse:
             self.refuse -= 1
             raise StorageUnavailable("the disk is full, says the test")
-        result = await self._real.write(work)
+        result = await write()
         if self.forget:
             self.forget -= 1
             raise StorageUnavailable("the connection is gone, says the test")

@@ -101,6 +101,7 @@ def broken(doors: Doors, monkeypatch: pytest.MonkeyPatch, error: Exception) -> N
 
     monkeypatch.setattr(doors.house.database, "read", fail)
     monkeypatch.setattr(doors.house.database, "write", fail)
+    monkeypatch.setattr(doors.house.database, "write_together", fail)
 
 
 async def test_each_request_has_one_line_without_what_it_said(sqlite_doors: Doors) -> None:

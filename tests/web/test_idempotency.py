@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDict
+from sqlalchemy import Connection, delete, func, select
 
+from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import StorageUnavailable
+from aggregator.domain.orders import OrderState, Role
+from aggregator.storage import idempotency, tables
+from aggregator.storage import orders as order_store
+from aggregator.web.server import create_app
 from tests.support import rows
+from tests.support.databases import opened
 from tests.web.support import ADMIN, OTHER, SHOP, Doors, an_order
 
 
@@ -145,3 +156,186 @@ async def test_an_unknown_order_is_kept_for_an_action(doors: Doors) -> None:
     first = await doors.post("/v1/orders/4711/cancel", headers=keyed("c-1"))
     again = await doors.post("/v1/orders/4711/cancel", headers=keyed("c-1"))
     assert (first.status, again.status, again.headers["Idempotent-Replayed"]) == (404, 404, "true")
+
+
+# --- an order's answer is made again of the order
+
+
+RICH = {
+    "link": "https://instagram.com/käse\U0001f98a",
+    "reference": 'said "so"',
+    "metadata": {"z": 1, "a": {"deep": [None, True, 1.5, 1e3, "ünï"]}, "n": 2**60},
+    "max_cost": "5.50",
+    "provider": "smmplus",
+}
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, RICH, {"params": {"runs": "3", "interval": "10"}}], ids=["plain", "rich", "drip"]
+)
+async def test_the_answer_is_the_same_byte_for_byte_when_the_order_has_moved_on(
+    doors: Doors, clock: ManualClock, fields: dict[str, object]
+) -> None:
+    first = await doors.post("/v1/orders", an_order(**fields), headers=keyed("k-1"))
+    assert first.status == 201
+    clock.advance(3600)
+    order = await doors.write(lambda c: order_store.load(c, first.json["number"]))
+    if order.role is Role.ORDER:
+        bought = await doors.write(rows.buy, order)
+        await doors.write(rows.report, bought, state=OrderState.COMPLETED, remains=0, start_count=5)
+    else:
+        moved = replace(order, state=OrderState.IN_PROGRESS, updated_at=clock.now(), remains=7)
+        await doors.write(lambda c: order_store.save(c, order, moved, (), clock.now()))
+    now = await doors.get(f"/v1/orders/{first.json['id']}")
+    assert now.json["state"] != "accepted"
+    again = await doors.post("/v1/orders", an_order(**fields), headers=keyed("k-1"))
+    assert (again.status, again.text) == (201, first.text)
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_key_of_an_order_holds_no_answer_and_a_batchs_does(doors: Doors) -> None:
+    await doors.post("/v1/orders", an_order(), headers=keyed("one"))
+    await doors.post("/v1/orders:batch", {"orders": [an_order()]}, headers=keyed("two"))
+    await doors.post("/v1/orders", an_order(quantity=1), headers=keyed("three"))
+    columns = tables.idempotency_keys.c
+    query = select(columns.digest, columns.status, func.length(columns.body) > 0)
+    found = {row[0]: (row[1], row[2]) for row in await doors.house.database.read(lambda c: c.execute(query).all())}
+    assert found[idempotency.digest(("shop", "one"))] == (None, None)
+    # One order in a batch has the shape of one order in intake, but another answer: it is made again as well.
+    assert found[idempotency.digest(("shop", "two"))] == (None, None)
+    assert found[idempotency.digest(("shop", "three"))] == (422, True)
+
+
+async def test_a_batch_of_one_is_answered_again_as_a_batch(doors: Doors) -> None:
+    body = {"orders": [an_order(**RICH)]}
+    first = await doors.post("/v1/orders:batch", body, headers=keyed("b-1"))
+    order = await doors.write(lambda c: order_store.load(c, first.json["results"][0]["order"]["number"]))
+    await doors.write(rows.buy, order)
+    again = await doors.post("/v1/orders:batch", body, headers=keyed("b-1"))
+    assert (again.status, again.text) == (200, first.text)
+
+
+@pytest.mark.corrupts_database
+async def test_a_key_whose_order_is_gone_is_a_conflict_and_buys_nothing(doors: Doors) -> None:
+    first = await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+
+    def forget(connection: Connection) -> None:
+        connection.execute(delete(tables.events))
+        connection.execute(delete(tables.orders).where(tables.orders.c.number == first.json["number"]))
+
+    await doors.house.database.write(forget)
+    again = await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+    assert (again.status, again.problem) == (409, "conflict")
+    assert await doors.stored() == 0
+
+
+# --- at the same time
+
+
+async def test_a_key_whose_request_still_runs_is_409_with_a_time_to_wait(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = doors.house.database
+    real, began, go = database.write_together, asyncio.Event(), asyncio.Event()
+
+    async def held(work: Any, item: Any) -> Any:
+        began.set()
+        await go.wait()
+        return await real(work, item)
+
+    monkeypatch.setattr(database, "write_together", held)
+    first = asyncio.create_task(doors.post("/v1/orders", an_order(), headers=keyed("k-1")))
+    await began.wait()
+    second = await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+    other = await doors.post("/v1/orders/4711/cancel", headers=keyed("k-1"))
+    assert [(one.status, one.problem, one.headers["Retry-After"]) for one in (second, other)] == [
+        (409, "idempotency-key-in-use", "1")
+    ] * 2
+    go.set()
+    assert (await first).status == 201
+    after = await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+    assert (after.status, after.headers["Idempotent-Replayed"]) == (201, "true")
+    assert await doors.stored() == 1
+
+
+async def test_two_processes_with_one_key_make_one_order(doors: Doors, database_url: str) -> None:
+    """Only one daemon may run on a database; its keys would hold even so."""
+    async with opened(database_url) as database:
+        second = Doors(replace(doors.house, database=database))
+        await second.intake.refresh()
+        async with TestClient(TestServer(create_app(second.services))) as second.client:
+            replies = await asyncio.gather(
+                *(
+                    door.post("/v1/orders", an_order(), headers=keyed(f"k-{number // 4}"))
+                    for number in range(20)
+                    for door in (doors, second)
+                )
+            )
+    assert {reply.status for reply in replies} <= {201, 409}
+    made = {reply.json["id"] for reply in replies if reply.status == 201}
+    assert len(made) == await doors.stored() == 5
+
+
+async def test_a_key_that_another_transaction_takes_in_between_leaves_no_order(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only PostgreSQL's transactions see each other so; here the look for the key is blind, on both databases."""
+    await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+    monkeypatch.setattr(idempotency, "find_all", lambda connection, names: {})
+    replies = await asyncio.gather(
+        doors.post("/v1/orders", an_order(), headers=keyed("k-1")),
+        *(doors.post("/v1/orders", an_order(), headers=keyed(f"k-{number}")) for number in range(2, 8)),
+    )
+    assert [reply.status for reply in replies] == [409] + [201] * 6
+    assert replies[0].headers["Retry-After"] == "1"
+    assert await doors.stored() == 7
+
+
+# --- what a key does not keep
+
+
+async def test_a_key_is_fresh_after_the_database_was_out_of_reach(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def out(*_: Any) -> Any:
+        raise StorageUnavailable("the disk is full, says the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(doors.house.database, "write_together", out)
+        assert (await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))).status == 503
+    # Nothing was done under it, so that another body is no contradiction.
+    reply = await doors.post("/v1/orders", an_order(quantity=20), headers=keyed("k-1"))
+    assert (reply.status, "Idempotent-Replayed" in reply.headers) == (201, False)
+
+
+async def test_a_key_is_fresh_after_too_many_requests(doors: Doors, clock: ManualClock) -> None:
+    quick = "quick-key-0123456789"
+    statuses = [(await doors.post("/v1/orders", an_order(), key=quick, headers=keyed("k-0"))).status for _ in range(2)]
+    limited = await doors.post("/v1/orders", an_order(quantity=30), key=quick, headers=keyed("k-1"))
+    clock.advance(2)
+    reply = await doors.post("/v1/orders", an_order(quantity=20), key=quick, headers=keyed("k-1"))
+    assert (statuses, limited.status, reply.status) == ([201, 201], 429, 201)
+
+
+async def test_a_key_is_fresh_after_too_many_open_orders_and_a_replay_needs_no_room(doors: Doors) -> None:
+    small = "small-key-0123456789"
+    for number in range(3):
+        assert (await doors.post("/v1/orders", an_order(), key=small, headers=keyed(f"k-{number}"))).status == 201
+    full = await doors.post("/v1/orders", an_order(), key=small, headers=keyed("k-3"))
+    again = await doors.post("/v1/orders", an_order(), key=small, headers=keyed("k-2"))
+    assert (full.status, again.status, again.headers["Idempotent-Replayed"]) == (429, 201, "true")
+    mismatch = await doors.post("/v1/orders", an_order(quantity=20), key=small, headers=keyed("k-2"))
+    assert mismatch.problem == "idempotency-key-reused"
+    order = await doors.write(lambda c: order_store.load(c, again.json["number"]))
+    await doors.write(rows.end, order, OrderState.CANCELED)
+    fresh = await doors.post("/v1/orders", an_order(quantity=20), key=small, headers=keyed("k-3"))
+    assert (fresh.status, "Idempotent-Replayed" in fresh.headers) == (201, False)
+
+
+async def test_one_key_is_not_for_two_paths(doors: Doors) -> None:
+    order = await doors.post("/v1/orders", an_order(), headers=keyed("k-1"))
+    cancel = await doors.post(f"/v1/orders/{order.json['id']}/cancel", headers=keyed("k-1"))
+    quote = await doors.post("/v1/orders:batch", {"orders": [an_order()]}, headers=keyed("k-1"))
+    assert {cancel.problem, quote.problem} == {"idempotency-key-reused"}
+    assert await doors.stored() == 1

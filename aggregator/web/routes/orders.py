@@ -37,6 +37,7 @@ ROUTES: Final = (
         BUYERS,
         placing.create,
         id="createOrder",
+        conflict="A request with this Idempotency-Key is still running, or its order is there no more.",
         tag=TAG,
         summary="Place an order",
         description="201 means that the order is durable; it is bought as soon as an offer takes it. Give an "

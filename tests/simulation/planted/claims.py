@@ -74,7 +74,7 @@ def no_token_at_the_write(stack: ExitStack) -> None:
 
 
 def key_outside_the_transaction(stack: ExitStack) -> None:
-    real_take, real_keep, real_init = Intake.take, idempotency.keep, Intake.__init__
+    real_take, real_keep, real_init = Intake.take, idempotency.keep_all, Intake.__init__
     later: list[tuple[Any, ...]] = []
 
     def begin(self: Intake, house: House) -> None:
@@ -92,7 +92,7 @@ def key_outside_the_transaction(stack: ExitStack) -> None:
             await self._house.database.write(lambda c: real_keep(c, *values))  # noqa: B023
         return taken
 
-    swap(stack, idempotency, "keep", keep)
+    swap(stack, idempotency, "keep_all", keep)
     swap(stack, Intake, "__init__", begin)
     swap(stack, Intake, "take", take)
 
@@ -121,6 +121,9 @@ def answer_before_the_commit(stack: ExitStack) -> None:
             writing = asyncio.create_task(self._inner.write(work))
             kept.append(writing)
             return result
+
+        async def write_together(self, work: Any, item: Any) -> Any:
+            return (await self.write(lambda c: work(c, [item])))[0]
 
     kept: list[asyncio.Task[Any]] = []
 
