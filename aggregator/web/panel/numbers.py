@@ -24,7 +24,7 @@ from aggregator.storage.database import Connection
 from aggregator.storage.numbers import Rental
 from aggregator.web.api_events import FEED
 from aggregator.web.panel.calls import Call
-from aggregator.web.panel.selling import service_asked
+from aggregator.web.panel.selling import quantity_asked, service_asked
 from aggregator.web.panel.shapes import price
 from aggregator.web.panel.taking import taken
 from aggregator.web.panel.words import Refused, Word
@@ -42,22 +42,23 @@ async def add_sms(call: Call) -> object:
     """`{"orders": [{"order": 12345, "phone": "+1234567890", "country": "us", "status": "active"}]}`, as soon as the
     numbers are rented; after a while without a phone, and pending."""
     call.may_buy()
-    house = call.house
-    service = service_asked(call, "project_id", numbers=True)
-    if call.text("quantity") and call.number("quantity") is None:
-        raise Refused(Word.QUANTITY)
-    wish = NewOrder(
-        owner=call.caller.name,
-        service=house.settings.at_panel[service.panel_id or 0],
-        quantity=call.number("quantity") if call.text("quantity") else 1,
-        params={name: call.text(name) for name in ("country", "phone") if call.text(name)},
-        at_panel=True,
-    )
-    answered, headers = await taken(call, wish, lambda order: {"order": order.number})
+    answered, headers = await taken(call, _wish, lambda order: {"order": order.number})
     if "error" in answered:
         return response(Answer(200, dumps(answered), headers))
     rental = await _rented(call, int(answered["order"]))
     return response(Answer(200, dumps({"orders": _entries(rental)}), headers))
+
+
+def _wish(call: Call) -> NewOrder:
+    service = service_asked(call, "project_id", numbers=True)
+    quantity = quantity_asked(call)
+    return NewOrder(
+        owner=call.caller.name,
+        service=call.house.settings.at_panel[service.panel_id or 0],
+        quantity=1 if quantity is None else quantity,
+        params={name: call.text(name) for name in ("country", "phone") if call.text(name)},
+        at_panel=True,
+    )
 
 
 async def _rented(call: Call, order: int) -> Rental:

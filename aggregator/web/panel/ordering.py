@@ -25,7 +25,7 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.web.once import once
 from aggregator.web.panel.calls import Call, known, shown
-from aggregator.web.panel.selling import service_asked
+from aggregator.web.panel.selling import quantity_asked, service_asked
 from aggregator.web.panel.shapes import REFILL_WORDS, Followed
 from aggregator.web.panel.taking import take_one
 from aggregator.web.panel.words import Refused, Word, denied
@@ -37,24 +37,19 @@ log = get_logger()
 async def add(call: Call) -> object:
     """`{"order": 23501}`, once the order is durable."""
     call.may_buy()
-    house = call.house
+    return await take_one(call, _wish, lambda order: {"order": order.number})
+
+
+def _wish(call: Call) -> NewOrder:
     service = service_asked(call, "service")
-    wish = NewOrder(
+    return NewOrder(
         owner=call.caller.name,
-        service=house.settings.at_panel[service.panel_id or 0],
-        quantity=_quantity(call),
+        service=call.house.settings.at_panel[service.panel_id or 0],
+        quantity=quantity_asked(call),
         link=call.text("link") or None,
         params=_params(call),
         at_panel=True,
     )
-    return await take_one(call, wish, lambda order: {"order": order.number})
-
-
-def _quantity(call: Call) -> int | None:
-    text = call.text("quantity")
-    if text and call.number("quantity") is None:
-        raise Refused(Word.QUANTITY)
-    return call.number("quantity")
 
 
 def _params(call: Call) -> dict[str, str]:

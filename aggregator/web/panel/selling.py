@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Final
 
 from aggregator.config import ServiceSettings
+from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.money import Money
 from aggregator.flow.base import House
 from aggregator.flow.storefront import Priced, Shelf, shelf, total
@@ -78,14 +79,23 @@ async def balance(call: Call) -> object:
 
 
 def service_asked(call: Call, name: str, *, numbers: bool = False) -> ServiceSettings:
-    """The service that a parameter names by its `panel_id`; Refused when there is none of that kind."""
+    """The service that a parameter names by its `panel_id`; Problem when there is none of that kind."""
     if not call.text(name):
-        raise Refused(Word.PARAMETER, name) if numbers else Refused(Word.SERVICE_MISSING)
+        raise Problem(ProblemKind.INVALID_FIELD, "is required", name)
     found = call.house.settings.at_panel.get(call.number(name) or 0)
     service = call.house.settings.services[found] if found is not None else None
     if service is None or (service.kind == "sms") is not numbers:
-        raise Refused(Word.SERVICE)
+        raise Problem(ProblemKind.UNKNOWN_SERVICE, "is none that is sold here", name)
     return service
+
+
+def quantity_asked(call: Call) -> int | None:
+    """The parameter `quantity`, None when it is not there; Problem when it is no whole number."""
+    if not call.text("quantity"):
+        return None
+    if (quantity := call.number("quantity")) is None:
+        raise Problem(ProblemKind.INVALID_FIELD, "must be a whole number", "quantity")
+    return quantity
 
 
 async def _listed(call: Call, wanted: Iterable[ServiceSettings] | None = None) -> list[Listed]:

@@ -11,8 +11,9 @@ from aiohttp import FormData
 from structlog.testing import capture_logs
 
 from aggregator.config.callers import Panel
+from aggregator.domain.catalogue import PARAMS
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.providers.contract import Meaning
+from aggregator.providers.contract import CONSEQUENCES, Consequence, Meaning
 from aggregator.providers.meanings import meaning_of
 from aggregator.web.panel.words import Refused, Word
 from tests.web.panel.support import ADMIN, LINK, OLD, OTHER, READER, SMM, STOCK, PanelDoors
@@ -187,13 +188,33 @@ async def test_what_nobody_foresaw_proves_nothing(sqlite_doors: PanelDoors, monk
         (Word.MAXIMUM, 5000, Meaning.QUANTITY),
         (Word.LINK, "", Meaning.LINK),
         (Word.PARAMETER, "comments", Meaning.PARAMETERS),
+        *((Word.PARAMETER, name, None) for name in sorted(PARAMS)),
+        (Word.TOO_LARGE, "", Meaning.PARAMETERS),
         (Word.BUSY, "", Meaning.GENERIC),
     ],
 )
 def test_every_refusal_of_a_purchase_is_one_that_our_own_dialects_know(
-    word: Word, about: object, meaning: Meaning, panel: Panel
+    word: Word, about: object, meaning: Meaning | None, panel: Panel
 ) -> None:
-    assert meaning_of(Refused(word, about).sentence(panel)) is meaning
+    """One that is not would leave a buyer not knowing, although nothing was taken. None: any that proves so."""
+    read = meaning_of(Refused(word, about).sentence(panel))
+    if meaning is None:
+        assert CONSEQUENCES[read] in (Consequence.NEXT_OFFER, Consequence.CALLERS_FAULT)
+    else:
+        assert read is meaning
+
+
+async def test_what_is_too_large_is_refused_in_words_that_prove_it(sqlite_doors: PanelDoors) -> None:
+    body = urlencode({**ADD, "comments": "x" * 2_000_000}).encode()
+    assert (await sqlite_doors.send(body))[0] == {"error": "Request is too large"}
+
+
+async def test_a_refusal_does_not_log_what_was_sent(sqlite_doors: PanelDoors) -> None:
+    with capture_logs() as lines:
+        answer = await sqlite_doors.panel("add", service=1, link=LINK, quantity="pasted-key")
+    assert answer == {"error": "Incorrect quantity"}
+    assert "pasted-key" not in json.dumps(lines, default=str)
+    assert [line["field"] for line in lines if line["event"] == "panel_refused"] == ["quantity"]
 
 
 async def test_a_foreign_order_is_an_unknown_one(sqlite_doors: PanelDoors) -> None:
