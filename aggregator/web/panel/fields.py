@@ -7,12 +7,15 @@ text, or no parameter at all, is refused.
 from __future__ import annotations
 
 import asyncio
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.domain.catalogue import LINE_LISTS
 from aggregator.domain.errors import Problem, ProblemKind
@@ -20,6 +23,12 @@ from aggregator.web.bodies import READ_TIMEOUT_S, check_values, parse_object, re
 from aggregator.web.panel.words import Refused, Word
 
 MAX_FIELDS: Final = 1000
+_ITEM: Final = re.compile(r"(\w+)\[\d*\]", re.ASCII)
+_UNREADABLE: Final = (
+    *(ValueError, LookupError, RuntimeError, AssertionError, TimeoutError),
+    *(ClientError, HttpProcessingError, zlib.error),
+)
+"""What aiohttp raises of a multipart form: parts have headers, charsets and encodings of their own."""
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -57,7 +66,7 @@ async def _multipart(request: web.Request) -> dict[str, str]:
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
             form = await request.post()
-    except (ValueError, AssertionError, TimeoutError) as exc:
+    except _UNREADABLE as exc:
         raise Refused(Word.ACTION) from exc
     if not all(isinstance(value, str) for value in form.values()):
         raise Refused(Word.ACTION)
@@ -65,12 +74,12 @@ async def _multipart(request: web.Request) -> dict[str, str]:
 
 
 def _joined(pairs: Pairs) -> dict[str, str]:
-    """The last value of each name; of a list (`orders[]=1&orders[]=2`) all of them."""
+    """The last value of each name; of a list (`orders[]=1&orders[]=2`, or `orders[0]=…` as PHP builds it) all."""
     fields: dict[str, str] = {}
     lists: dict[str, list[str]] = {}
     for name, value in pairs:
-        if name.endswith("[]"):
-            lists.setdefault(name[:-2], []).append(value)
+        if (item := _ITEM.fullmatch(name)) is not None:
+            lists.setdefault(item[1], []).append(value)
         else:
             fields[name] = value
     return fields | {name: _list(name, values) for name, values in lists.items()}

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from aggregator.domain.clock import rfc3339
+from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.money import Money, MoneyError
 from aggregator.domain.numbers import Number, NumberState
 from aggregator.flow.base import House
@@ -32,6 +33,8 @@ from aggregator.web.rendering import Answer, dumps, response
 
 WAIT_S: Final = 25.0
 """How long `add_sms` waits for its numbers (contract.md §4): clients give up after 30 seconds."""
+LOOK_EVERY_S: Final = 0.2
+"""Any event may be about the number; where there are hundreds a second, many who wait must not look at each."""
 _ENDED: Final[Mapping[NumberState, tuple[str, str]]] = {
     NumberState.EXPIRED: ("expired", "Number has expired"),
     NumberState.CANCELED: ("cancel", "Number was canceled"),
@@ -71,11 +74,19 @@ async def _rented(call: Call, order: int) -> Rental:
     loop = asyncio.get_running_loop()
     until = loop.time() + WAIT_S
     while True:
-        rental = await services.house.database.read(load)
-        named = rental.over and all(one.phone for one in rental.rented.values())
-        if named or loop.time() >= until or feed.closed or services.draining() or _gone(call.request):
-            return rental
+        looked_at = loop.time()
+        done = looked_at >= until or feed.closed or services.draining() or _gone(call.request)
+        try:
+            rental = await services.house.database.read(load)
+        except StorageUnavailable:
+            # The order is taken: an error would say that nobody knows, so that comes last.
+            if done:
+                raise
+        else:
+            if done or (rental.over and all(one.phone for one in rental.rented.values())):
+                return rental
         await feed.next_look(until - loop.time())
+        await asyncio.sleep(min(looked_at + LOOK_EVERY_S, until) - loop.time())
 
 
 def _gone(request: web.Request) -> bool:

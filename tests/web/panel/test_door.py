@@ -21,6 +21,10 @@ from tests.web.panel.support import ADMIN, LINK, OLD, OTHER, READER, SMM, STOCK,
 ADD = {"key": SMM, "action": "add", "service": "1", "link": LINK, "quantity": "1000"}
 
 
+def _part(header: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="key"\r\n' + header + b"\r\n\r\n\xff!\r\n--x--\r\n"
+
+
 @pytest.mark.parametrize("key", ["", "wrong-key-0123456789", "käse", "x" * 5000, "\x7f"])
 async def test_a_key_that_is_none_is_an_invalid_one(sqlite_doors: PanelDoors, key: str) -> None:
     answer = await sqlite_doors.panel("balance", key=key)
@@ -79,17 +83,25 @@ async def test_calls_come_as_form_json_or_multipart(sqlite_doors: PanelDoors) ->
         (b"&".join(b"a=1" for _ in range(2000)), "application/x-www-form-urlencoded"),
         (b"--x\r\nnonsense", "multipart/form-data; boundary=x"),
         (b"nonsense", "multipart/form-data"),
+        (_part(b"Content-Type: text/plain; charset=nonsense"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Transfer-Encoding: base64"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Transfer-Encoding: nonsense"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Encoding: gzip"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Encoding: nonsense"), "multipart/form-data; boundary=x"),
         (b"<html>", "text/html"),
         (b"x" * 2_000_000, "application/x-www-form-urlencoded"),
     ],
-    ids=range(11),
+    ids=range(16),
 )
 async def test_what_cannot_be_read_is_an_error_of_the_protocol(
     sqlite_doors: PanelDoors, body: bytes, kind: str
 ) -> None:
-    answer, _ = await sqlite_doors.send(body, kind)
+    with capture_logs() as lines:
+        answer, _ = await sqlite_doors.send(body, kind)
     assert list(answer) == ["error"]
     assert answer["error"]
+    # Nobody without a key writes a traceback into the log.
+    assert "request_failed" not in {line["event"] for line in lines}
 
 
 async def test_a_file_is_no_parameter(sqlite_doors: PanelDoors) -> None:

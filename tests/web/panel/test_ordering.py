@@ -226,13 +226,20 @@ async def test_many_orders_are_told_by_their_ids(doors: PanelDoors) -> None:
     assert await doors.panel("refill_status", refills=f"{hundred},101") == {"error": "Too many IDs, up to 100"}
 
 
-@pytest.mark.parametrize("order", ["", "abc", "0", "-1", "1e3", "9" * 30, "１"])
+@pytest.mark.parametrize("order", ["", ",", " , ", "abc", "0", "-1", "1e3", "9" * 30, "１"])
 async def test_what_is_no_id_is_an_unknown_order(sqlite_doors: PanelDoors, order: str) -> None:
     assert await sqlite_doors.panel("status", order=order) == {"error": "Incorrect order ID"}
     assert await sqlite_doors.panel("refill", order=order) == {"error": "Incorrect order ID"}
     assert await sqlite_doors.panel("refill_status", refill=order) == {"error": "Refill not found"}
     for action in ("sms_code", "sms_status"):
         assert await sqlite_doors.panel(action, order=order) == {"error": "Incorrect order ID"}
+
+
+@pytest.mark.parametrize("name", ["orders[]={}&orders[]={}", "orders[0]={}&orders[1]={}", "order={},{}", "orders=+{},%20{},"])
+async def test_several_ids_come_as_clients_send_them(sqlite_doors: PanelDoors, name: str) -> None:
+    one, two = await sqlite_doors.add(), await sqlite_doors.add()
+    form = f"key={SMM}&action=status&{name.format(one, two)}"
+    assert list((await sqlite_doors.send(form.encode()))[0]) == [str(one), str(two)]
 
 
 async def test_a_products_accounts_are_for_its_owner_alone(doors: PanelDoors) -> None:
@@ -247,6 +254,16 @@ async def test_a_products_accounts_are_for_its_owner_alone(doors: PanelDoors) ->
     assert (await doors.panel("status", key=ADMIN, order=number))["accounts"] == ["user1:pass1", "user2:pass2"]
     assert "accounts" not in await doors.panel("status", key=READER, order=number)
     assert "accounts" not in (await doors.panel("status", key=READER, orders=number))[str(number)]
+
+
+async def test_a_delivery_that_cannot_be_opened_spoils_no_other_answer(doors: PanelDoors) -> None:
+    first, second = [await doors.add(key=STOCK, service=2, quantity=1, link="") for _ in range(2)]
+    another = deliverables.Sealer("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+    await doors.write(deliverables.add_new, another, first, ["user1:pass1"], NOW)
+    busy = {"error": "There was an error processing your request. Please try again later"}
+    told = await doors.panel("status", key=STOCK, orders=f"{first},{second}")
+    assert (told[str(first)], told[str(second)]["status"]) == (busy, "Pending")
+    assert await doors.panel("status", key=STOCK, order=first) == busy
 
 
 async def test_a_drip_feed_shows_its_runs(doors: PanelDoors) -> None:
