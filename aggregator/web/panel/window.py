@@ -34,9 +34,12 @@ class Window:
         return found
 
     async def _worked_out(self, name: str, work_out: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        self._until.pop(name, None)
+        loop = asyncio.get_running_loop()
+        self._until[name] = began = loop.time()
         found = await work_out()
-        self._until[name] = asyncio.get_running_loop().time() + self._keep_s
+        # The longer it took, the longer it is kept: clients that ask all the time must not keep a whole core busy.
+        now = loop.time()
+        self._until[name] = now + self._keep_s * max(1.0, now - began)
         return found
 
 
