@@ -15,6 +15,8 @@ from aggregator.domain.catalogue import PARAMS
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.providers.contract import CONSEQUENCES, Consequence, Meaning
 from aggregator.providers.meanings import meaning_of
+from aggregator.storage import orders
+from aggregator.web.panel.fields import LARGE
 from aggregator.web.panel.words import Refused, Word
 from tests.web.panel.support import ADMIN, LINK, OLD, OTHER, READER, SMM, STOCK, PanelDoors
 
@@ -81,6 +83,7 @@ async def test_calls_come_as_form_json_or_multipart(sqlite_doors: PanelDoors) ->
         (b"\xff\xfe", "application/x-www-form-urlencoded"),
         (b"key=%ff%fe", "application/x-www-form-urlencoded"),
         (b"&".join(b"a=1" for _ in range(2000)), "application/x-www-form-urlencoded"),
+        (json.dumps({str(n): 1 for n in range(2000)}).encode(), "application/json"),
         (b"--x\r\nnonsense", "multipart/form-data; boundary=x"),
         (b"nonsense", "multipart/form-data"),
         (_part(b"Content-Type: text/plain; charset=nonsense"), "multipart/form-data; boundary=x"),
@@ -91,7 +94,7 @@ async def test_calls_come_as_form_json_or_multipart(sqlite_doors: PanelDoors) ->
         (b"<html>", "text/html"),
         (b"x" * 2_000_000, "application/x-www-form-urlencoded"),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 async def test_what_cannot_be_read_is_an_error_of_the_protocol(
     sqlite_doors: PanelDoors, body: bytes, kind: str
@@ -214,6 +217,19 @@ def test_every_refusal_of_a_purchase_is_one_that_our_own_dialects_know(
         assert CONSEQUENCES[read] in (Consequence.NEXT_OFFER, Consequence.CALLERS_FAULT)
     else:
         assert read is meaning
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+async def test_ten_thousand_comments_are_one_parameter(sqlite_doors: PanelDoors, kind: str) -> None:
+    await sqlite_doors.change("2", minimum=1)
+    comments = "\n".join(f"nice {n} 👍" for n in range(8_000))
+    fields = {**ADD, "service": "5", "comments": comments}
+    body = (json.dumps(fields) if kind.endswith("json") else urlencode(fields)).encode()
+    assert len(body) > LARGE
+    answer, _ = await sqlite_doors.send(body, kind)
+    order = await sqlite_doors.house.database.read(lambda c: orders.load(c, answer["order"]))
+    assert order is not None
+    assert (order.quantity, order.params["comments"]) == (8_000, comments)
 
 
 async def test_what_is_too_large_is_refused_in_words_that_prove_it(sqlite_doors: PanelDoors) -> None:

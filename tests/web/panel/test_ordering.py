@@ -235,7 +235,9 @@ async def test_what_is_no_id_is_an_unknown_order(sqlite_doors: PanelDoors, order
         assert await sqlite_doors.panel(action, order=order) == {"error": "Incorrect order ID"}
 
 
-@pytest.mark.parametrize("name", ["orders[]={}&orders[]={}", "orders[0]={}&orders[1]={}", "order={},{}", "orders=+{},%20{},"])
+@pytest.mark.parametrize(
+    "name", ["orders[]={}&orders[]={}", "orders[0]={}&orders[1]={}", "order={},{}", "orders=+{},%20{},"]
+)
 async def test_several_ids_come_as_clients_send_them(sqlite_doors: PanelDoors, name: str) -> None:
     one, two = await sqlite_doors.add(), await sqlite_doors.add()
     form = f"key={SMM}&action=status&{name.format(one, two)}"
