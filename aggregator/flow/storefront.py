@@ -52,16 +52,15 @@ class Shelf:
 def shelf(house: House, service: ServiceSettings, world: World, params: Mapping[str, str] | None = None) -> Shelf:
     """The service by what the world knows; `params` may name the country of rented numbers."""
     views = offer_views(house, service, world, {}, params or {})
-    judged = [(view, _judge(house, service, view)) for view in views]
-    able = [_price(house, service, view) for view, candidate in judged if candidate.eligible]
-    priced = _ranked(service, [one for one in able if one is not None])
+    judged = [(view, _judge(house, service, view), _price(house, service, view)) for view in views]
+    priced = _ranked(service, [one for _, candidate, one in judged if candidate.eligible and one is not None])
     reasons = tuple(
         f"{view.provider.name}/{view.service}: {candidate.reason}"
-        for view, candidate in judged
+        for view, candidate, _ in judged
         if not candidate.eligible
     )
-    known = [_price(house, service, view) for view, _ in judged if _sold(service, view)]
-    cheapest = sorted((one for one in known if one is not None), key=lambda one: one.price.units)
+    known = [one for view, _, one in judged if one is not None and _sold(service, view)]
+    cheapest = sorted(known, key=lambda one: one.price.units)
     return Shelf(service, priced, reasons, next(iter((*priced, *cheapest)), None))
 
 

@@ -216,7 +216,9 @@ _MEANINGS: Final[tuple[tuple[Meaning, re.Pattern[str]], ...]] = tuple(
                 r"(?:invalid|unknown|unsupported) action|action (?:invalid|unknown|not found|not supported|not exist)",
                 r"translationkey (?:invalid )?<PARAM>",
                 r"invalid (?:comment|hashtag|hashtags|keyword|keywords|usernames|runs|interval|phone"
-                r"|answer number|expiry|delay|posts|media)(?: parameter)?",
+                r"|answer number|expiry|delay|posts|media|min|max|old posts|groups|device|google keyword"
+                r"|type traffic|referring link)(?: parameter)?",
+                r"request (?:entity )?too (?:large|long|big)",
                 r"(?:drip ?feed|drip feed) not (?:available|supported|allowed)(?: service)?",
             ),
         ),

@@ -54,7 +54,9 @@ def key_of(request: web.Request, owner: str, body: bytes) -> Key | None:
         text = ""
     if len(values) > 1 or not 1 <= len(text) <= MAX_KEY:
         raise invalid(f'must be one key of 1 to {MAX_KEY} printable ASCII characters, bare or in "quotes"', HEADER)
-    return Key(owner, text, idempotency.fingerprint(request.method, request.path, body))
+    # At the panel door a purchase may come by GET, and a path may end in a slash: the same request all the same.
+    method = "POST" if request.method == "GET" else request.method
+    return Key(owner, text, idempotency.fingerprint(method, request.path.rstrip("/"), body))
 
 
 class Running:

@@ -27,6 +27,7 @@ from aggregator.web.limits import OpenOrders, Waiting
 from aggregator.web.once import RUNNING, Running
 from aggregator.web.openapi import document
 from aggregator.web.operations import Endpoint, Route
+from aggregator.web.panel.window import WINDOW, Window
 from aggregator.web.problems import framework_problem, plain_document
 from aggregator.web.query import QUERY
 from aggregator.web.rendering import ACTION, CALLER, REQUEST_ID, Answer, dumps, problem_answer, response
@@ -58,6 +59,7 @@ def create_app(services: WebServices) -> web.Application:
     app[placing.OPEN_ORDERS] = OpenOrders()
     app[FEED] = feed
     app[api_events.WAITING] = Waiting()
+    app[WINDOW] = Window()
     app[health.READINESS] = health.Readiness(house)
     app[reader.READER] = reader.Reader(lambda: document(ROUTES, services.version))
     for route in ROUTES:

@@ -64,7 +64,7 @@ class Call:
         ids = list(dict.fromkeys(part for one in listed.split(",") if (part := one.strip())))
         if len(ids) > MAX_IDS:
             raise Refused(Word.TOO_MANY_IDS, MAX_IDS)
-        return ids
+        return ids or None
 
     def may_buy(self) -> None:
         """Refused unless the key's scopes let the caller place orders and act on them."""

@@ -81,13 +81,14 @@ def _refused(request: web.Request, exc: Exception) -> Refused:
             return exc
         case Problem():
             found = refusal(exc)
-            log.info("panel_refused", reason=str(exc), word=found.word.name)
+            # Never the detail: it may quote what was sent, a key in the wrong place too.
+            log.info("panel_refused", kind=str(exc.kind), field=exc.field, word=found.word.name)
             return found
         case StorageUnavailable():
             log.warning("storage_unavailable", reason=str(exc))
             request.app[health.READINESS].failed()
             return Refused(Word.BUSY, retry_after_s=BUSY_RETRY_S)
         case web.HTTPException():
-            return Refused(Word.ACTION)
+            return Refused(Word.TOO_LARGE if exc.status == 413 else Word.ACTION)
     log.exception("request_failed")
     return Refused(Word.BUSY, retry_after_s=BUSY_RETRY_S)

@@ -7,12 +7,15 @@ text, or no parameter at all, is refused.
 from __future__ import annotations
 
 import asyncio
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from aggregator.domain.catalogue import LINE_LISTS
 from aggregator.domain.errors import Problem, ProblemKind
@@ -20,6 +23,14 @@ from aggregator.web.bodies import READ_TIMEOUT_S, check_values, parse_object, re
 from aggregator.web.panel.words import Refused, Word
 
 MAX_FIELDS: Final = 1000
+LARGE: Final = 64 * 1024
+"""Bytes. A megabyte takes most of a second to read, and nobody knows yet who sent it: that is done beside the loop."""
+_ITEM: Final = re.compile(r"(\w+)\[\d*\]", re.ASCII)
+_UNREADABLE: Final = (
+    *(ValueError, LookupError, RuntimeError, AssertionError, TimeoutError),
+    *(ClientError, HttpProcessingError, zlib.error),
+)
+"""What aiohttp raises of a multipart form: parts have headers, charsets and encodings of their own."""
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -41,6 +52,12 @@ async def _body(request: web.Request) -> dict[str, str]:
     if kind == "multipart/form-data":
         return await _multipart(request)
     body = await read_raw(request)
+    if len(body) > LARGE:
+        return await asyncio.to_thread(_parsed, kind, body)
+    return _parsed(kind, body)
+
+
+def _parsed(kind: str, body: bytes) -> dict[str, str]:
     if kind.endswith("json"):
         return _plain(parse_object(body)) if body else {}
     try:
@@ -57,7 +74,7 @@ async def _multipart(request: web.Request) -> dict[str, str]:
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
             form = await request.post()
-    except (ValueError, AssertionError, TimeoutError) as exc:
+    except _UNREADABLE as exc:
         raise Refused(Word.ACTION) from exc
     if not all(isinstance(value, str) for value in form.values()):
         raise Refused(Word.ACTION)
@@ -65,12 +82,12 @@ async def _multipart(request: web.Request) -> dict[str, str]:
 
 
 def _joined(pairs: Pairs) -> dict[str, str]:
-    """The last value of each name; of a list (`orders[]=1&orders[]=2`) all of them."""
+    """The last value of each name; of a list (`orders[]=1&orders[]=2`, or `orders[0]=…` as PHP builds it) all."""
     fields: dict[str, str] = {}
     lists: dict[str, list[str]] = {}
     for name, value in pairs:
-        if name.endswith("[]"):
-            lists.setdefault(name[:-2], []).append(value)
+        if (item := _ITEM.fullmatch(name)) is not None:
+            lists.setdefault(item[1], []).append(value)
         else:
             fields[name] = value
     return fields | {name: _list(name, values) for name, values in lists.items()}
@@ -78,6 +95,8 @@ def _joined(pairs: Pairs) -> dict[str, str]:
 
 def _plain(document: Mapping[str, object]) -> dict[str, str]:
     """A JSON object's members as the form would have them; a null is a parameter that is not there."""
+    if len(document) > MAX_FIELDS:
+        raise Refused(Word.ACTION)
     fields: dict[str, str] = {}
     for name, value in document.items():
         if isinstance(value, list):

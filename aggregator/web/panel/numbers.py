@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from aggregator.domain.clock import rfc3339
+from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.money import Money, MoneyError
 from aggregator.domain.numbers import Number, NumberState
 from aggregator.flow.base import House
@@ -25,7 +26,7 @@ from aggregator.storage.numbers import Rental
 from aggregator.web.connections import connection_of
 from aggregator.web.feed import FEED
 from aggregator.web.panel.calls import Call
-from aggregator.web.panel.selling import service_asked
+from aggregator.web.panel.selling import quantity_asked, service_asked
 from aggregator.web.panel.shapes import price
 from aggregator.web.panel.taking import taken
 from aggregator.web.panel.words import Refused, Word
@@ -33,6 +34,8 @@ from aggregator.web.rendering import Answer, dumps, response
 
 WAIT_S: Final = 25.0
 """How long `add_sms` waits for its numbers (contract.md §4): clients give up after 30 seconds."""
+LOOK_EVERY_S: Final = 0.2
+"""Any event may be about the number; where there are hundreds a second, many who wait must not look at each."""
 _ENDED: Final[Mapping[NumberState, tuple[str, str]]] = {
     NumberState.EXPIRED: ("expired", "Number has expired"),
     NumberState.CANCELED: ("cancel", "Number was canceled"),
@@ -43,22 +46,23 @@ async def add_sms(call: Call) -> object:
     """`{"orders": [{"order": 12345, "phone": "+1234567890", "country": "us", "status": "active"}]}`, as soon as the
     numbers are rented; after a while without a phone, and pending."""
     call.may_buy()
-    house = call.house
-    service = service_asked(call, "project_id", numbers=True)
-    if call.text("quantity") and call.number("quantity") is None:
-        raise Refused(Word.QUANTITY)
-    wish = NewOrder(
-        owner=call.caller.name,
-        service=house.settings.at_panel[service.panel_id or 0],
-        quantity=call.number("quantity") if call.text("quantity") else 1,
-        params={name: call.text(name) for name in ("country", "phone") if call.text(name)},
-        at_panel=True,
-    )
-    answered, headers = await taken(call, wish, lambda order: {"order": order.number})
+    answered, headers = await taken(call, _wish, lambda order: {"order": order.number})
     if "error" in answered:
         return response(Answer(200, dumps(answered), headers))
     rental = await _rented(call, int(answered["order"]))
     return response(Answer(200, dumps({"orders": _entries(rental)}), headers))
+
+
+def _wish(call: Call) -> NewOrder:
+    service = service_asked(call, "project_id", numbers=True)
+    quantity = quantity_asked(call)
+    return NewOrder(
+        owner=call.caller.name,
+        service=call.house.settings.at_panel[service.panel_id or 0],
+        quantity=1 if quantity is None else quantity,
+        params={name: call.text(name) for name in ("country", "phone") if call.text(name)},
+        at_panel=True,
+    )
 
 
 async def _rented(call: Call, order: int) -> Rental:
@@ -73,12 +77,19 @@ async def _rented(call: Call, order: int) -> Rental:
     loop = asyncio.get_running_loop()
     until = loop.time() + WAIT_S
     while True:
-        moment = feed.moment()
-        rental = await services.house.database.read(load)
-        named = rental.over and all(one.phone for one in rental.rented.values())
-        if named or loop.time() >= until or feed.closed or services.draining() or _gone(call.request):
-            return rental
+        looked_at, moment = loop.time(), feed.moment()
+        done = looked_at >= until or feed.closed or services.draining() or _gone(call.request)
+        try:
+            rental = await services.house.database.read(load)
+        except StorageUnavailable:
+            # The order is taken: an error would say that nobody knows, so that comes last.
+            if done:
+                raise
+        else:
+            if done or (rental.over and all(one.phone for one in rental.rented.values())):
+                return rental
         await feed.wait(moment, until - loop.time())
+        await asyncio.sleep(min(looked_at + LOOK_EVERY_S, until) - loop.time())
 
 
 def _gone(request: web.Request) -> bool:

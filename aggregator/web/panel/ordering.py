@@ -25,10 +25,10 @@ from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.web.once import once
 from aggregator.web.panel.calls import Call, known, shown
-from aggregator.web.panel.selling import service_asked
+from aggregator.web.panel.selling import quantity_asked, service_asked
 from aggregator.web.panel.shapes import REFILL_WORDS, Followed
 from aggregator.web.panel.taking import take_one
-from aggregator.web.panel.words import Refused, Word, denied
+from aggregator.web.panel.words import Refused, Word, denied, refusal
 from aggregator.web.rendering import Answer, dumps
 
 log = get_logger()
@@ -37,24 +37,19 @@ log = get_logger()
 async def add(call: Call) -> object:
     """`{"order": 23501}`, once the order is durable."""
     call.may_buy()
-    house = call.house
+    return await take_one(call, _wish, lambda order: {"order": order.number})
+
+
+def _wish(call: Call) -> NewOrder:
     service = service_asked(call, "service")
-    wish = NewOrder(
+    return NewOrder(
         owner=call.caller.name,
-        service=house.settings.at_panel[service.panel_id or 0],
-        quantity=_quantity(call),
+        service=call.house.settings.at_panel[service.panel_id or 0],
+        quantity=quantity_asked(call),
         link=call.text("link") or None,
         params=_params(call),
         at_panel=True,
     )
-    return await take_one(call, wish, lambda order: {"order": order.number})
-
-
-def _quantity(call: Call) -> int | None:
-    text = call.text("quantity")
-    if text and call.number("quantity") is None:
-        raise Refused(Word.QUANTITY)
-    return call.number("quantity")
 
 
 def _params(call: Call) -> dict[str, str]:
@@ -72,25 +67,35 @@ async def status(call: Call) -> object:
     asked = [call.text("order")] if ids is None else ids
     numbers = known(asked)
     found = await call.house.database.read(lambda c: _followed(call, c, list(numbers.values())))
-    by_id = {one: found.get(number) for one, number in numbers.items()}
+    unknown = Refused(Word.ORDER)
+    told = {one: found.get(numbers[one], unknown) if one in numbers else unknown for one in asked}
     if ids is None:
-        only = by_id.get(asked[0])
-        if only is None:
-            raise Refused(Word.ORDER)
+        only = told[asked[0]]
+        if isinstance(only, Refused):
+            raise only
         return call.shape.status(only)
-    unknown = {"error": Refused(Word.ORDER).sentence(call.panel)}
-    return {one: call.shape.status(it) if (it := by_id.get(one)) is not None else unknown for one in ids}
+    return {one: _error(call, it) if isinstance(it, Refused) else call.shape.status(it) for one, it in told.items()}
 
 
-def _followed(call: Call, connection: Connection, numbers: list[int]) -> dict[int, Followed]:
-    """The caller's own orders among these numbers, with what a status shows beside them."""
+def _error(call: Call, refused: Refused) -> dict[str, str]:
+    return {"error": refused.sentence(call.panel)}
+
+
+def _followed(call: Call, connection: Connection, numbers: list[int]) -> dict[int, Followed | Refused]:
+    """The caller's own orders among these numbers, with what a status shows beside them; Refused for one whose
+    delivery cannot be opened: without its accounts it would look like one that delivered none."""
     house, caller = call.house, call.caller
     orders = order_store.find_many(connection, numbers, caller.sees)
     runs = children.runs_of(connection, [one.id for one in orders if one.role is Role.PARENT])
     sold = {(one.provider, one.provider_service) for one in orders if one.provider and one.provider_service}
     rows = catalogue.offer_rows(connection, sorted((str(name), str(service)) for name, service in sold))
-    found = {}
+    found: dict[int, Followed | Refused] = {}
     for order in orders:
+        try:
+            accounts = _accounts(call, connection, order)
+        except Problem as problem:
+            found[int(order.number)] = refusal(problem)
+            continue
         row = next(iter(rows.get((order.provider or "", order.provider_service or ""), [])), None)
         charge = _charge(house, order)
         found[int(order.number)] = Followed(
@@ -100,7 +105,7 @@ def _followed(call: Call, connection: Connection, numbers: list[int]) -> dict[in
             auto_delivery=row[0].auto_delivery if row is not None else True,
             runs=runs_of(order.params) if order.role is Role.PARENT else 0,
             orders=runs.get(order.id, ()),
-            accounts=_accounts(call, connection, order),
+            accounts=accounts,
         )
     return found
 
@@ -196,7 +201,7 @@ async def _wished(call: Call, name: str, ask: Wish, alone: Callable[[int], objec
     def render(_: Connection, told: Mapping[str, int | Refused]) -> Answer:
         if ids is None:
             only = told[asked[0]]
-            document = {"error": only.sentence(call.panel)} if isinstance(only, Refused) else alone(only)
+            document = _error(call, only) if isinstance(only, Refused) else alone(only)
         else:
             document = [{"order": shown(one), name: _said(call, told[one])} for one in ids]
         return Answer(200, dumps(document))
@@ -209,7 +214,7 @@ async def _wished(call: Call, name: str, ask: Wish, alone: Callable[[int], objec
 
 
 def _said(call: Call, told: int | Refused) -> object:
-    return {"error": told.sentence(call.panel)} if isinstance(told, Refused) else told
+    return _error(call, told) if isinstance(told, Refused) else told
 
 
 async def refill_status(call: Call) -> object:
@@ -225,5 +230,5 @@ async def refill_status(call: Call) -> object:
         if asked[0] not in told:
             raise Refused(Word.REFILL)
         return {"status": told[asked[0]]}
-    unknown = {"error": Refused(Word.REFILL).sentence(call.panel)}
+    unknown = _error(call, Refused(Word.REFILL))
     return [{"refill": shown(one), "status": told.get(one, unknown)} for one in ids]

@@ -6,12 +6,14 @@ could deliver now stays listed at the last known price: clients take a row that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from aggregator.config import ServiceSettings
+from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.money import Money
 from aggregator.flow.base import House
 from aggregator.flow.storefront import Priced, Shelf, shelf, total
@@ -20,6 +22,7 @@ from aggregator.storage import catalogue
 from aggregator.storage.database import Connection
 from aggregator.web.panel.calls import Call
 from aggregator.web.panel.shapes import Listed, price
+from aggregator.web.panel.window import WINDOW
 from aggregator.web.panel.words import Refused, Word
 
 LARGEST_PAGE: Final = 10_000
@@ -50,7 +53,8 @@ async def categories(call: Call) -> object:
 async def inventory(call: Call) -> object:
     # {"service": 23501, "stock": 42, "available": true, "entityType": "product", "autoDelivery": true}
     wanted = service_asked(call, "service")
-    found = next((one for one in await _listed(call, [wanted]) if one.id == wanted.panel_id), None)
+    panel_id = wanted.panel_id or 0
+    found = next(iter(await _priced(call.house, [(panel_id, call.house.settings.at_panel[panel_id])])), None)
     if found is None:
         raise Refused(Word.SERVICE)
     return {
@@ -78,30 +82,42 @@ async def balance(call: Call) -> object:
 
 
 def service_asked(call: Call, name: str, *, numbers: bool = False) -> ServiceSettings:
-    """The service that a parameter names by its `panel_id`; Refused when there is none of that kind."""
+    """The service that a parameter names by its `panel_id`; Problem when there is none of that kind."""
     if not call.text(name):
-        raise Refused(Word.PARAMETER, name) if numbers else Refused(Word.SERVICE_MISSING)
+        raise Problem(ProblemKind.INVALID_FIELD, "is required", name)
     found = call.house.settings.at_panel.get(call.number(name) or 0)
     service = call.house.settings.services[found] if found is not None else None
     if service is None or (service.kind == "sms") is not numbers:
-        raise Refused(Word.SERVICE)
+        raise Problem(ProblemKind.UNKNOWN_SERVICE, "is none that is sold here", name)
     return service
 
 
-async def _listed(call: Call, wanted: Iterable[ServiceSettings] | None = None) -> list[Listed]:
-    """Services other than numbers of which any price is known, by their id."""
+def quantity_asked(call: Call) -> int | None:
+    """The parameter `quantity`, None when it is not there; Problem when it is no whole number."""
+    if not call.text("quantity"):
+        return None
+    if (quantity := call.number("quantity")) is None:
+        raise Problem(ProblemKind.INVALID_FIELD, "must be a whole number", "quantity")
+    return quantity
+
+
+async def _listed(call: Call) -> Sequence[Listed]:
+    """All services other than numbers of which any price is known, by their id."""
     house, settings = call.house, call.house.settings
     names = [(one, name) for one, name in sorted(settings.at_panel.items()) if settings.services[name].kind != "sms"]
-    asked = list(wanted) if wanted is not None else [settings.services[name] for _, name in names]
-    world = await house.database.read(lambda c: load_world(c, asked))
-    found = []
-    for panel_id, name in names:
-        service = settings.services[name]
-        if any(service is one for one in asked):
-            on = shelf(house, service, world)
-            if on.shown is not None:
-                found.append(_as_listed(house, panel_id, name, on, on.shown))
-    return found
+    return await call.request.app[WINDOW].look("services", lambda: _priced(house, names))
+
+
+async def _priced(house: House, names: Sequence[tuple[int, str]]) -> list[Listed]:
+    """Services by their id and name. Thousands of them take a second to price, so it is done beside the loop."""
+    services = [house.settings.services[name] for _, name in names]
+    world = await house.database.read(lambda c: load_world(c, services))
+
+    def price_all() -> list[Listed]:
+        shelves = ((panel_id, name, shelf(house, house.settings.services[name], world)) for panel_id, name in names)
+        return [_as_listed(house, one, name, on, on.shown) for one, name, on in shelves if on.shown is not None]
+
+    return await asyncio.to_thread(price_all)
 
 
 def _as_listed(house: House, panel_id: int, name: str, on: Shelf, shown: Priced) -> Listed:
@@ -169,8 +185,13 @@ async def sms_countries(call: Call) -> object:
 async def _projects(call: Call) -> Sequence[Project]:
     house, settings = call.house, call.house.settings
     ours = [(one, name) for one, name in sorted(settings.at_panel.items()) if settings.services[name].kind == "sms"]
-    world = await house.database.read(lambda c: load_world(c, [settings.services[name] for _, name in ours]))
-    return list(chain.from_iterable(_of_service(house, one, name, world) for one, name in ours))
+
+    async def work_out() -> list[Project]:
+        world = await house.database.read(lambda c: load_world(c, [settings.services[name] for _, name in ours]))
+        found = chain.from_iterable(_of_service(house, one, name, world) for one, name in ours)
+        return await asyncio.to_thread(list, found)
+
+    return await call.request.app[WINDOW].look("projects", work_out)
 
 
 def _of_service(house: House, panel_id: int, name: str, world: World) -> Iterator[Project]:

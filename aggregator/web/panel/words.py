@@ -37,6 +37,7 @@ class Word(StrEnum):
     MINIMUM = "Quantity less than minimal {}"
     MAXIMUM = "Quantity more than maximal {}"
     PARAMETER = "Incorrect {}"
+    TOO_LARGE = "Request is too large"
     STOCK = "Out of stock"
     RATE_LIMIT = "Rate limit reached, please slow down"
     BUSY = "There was an error processing your request. Please try again later"
@@ -80,7 +81,7 @@ _KINDS: Final[Mapping[ProblemKind, Word]] = {
     ProblemKind.UNKNOWN_ORDER: Word.ORDER,
     ProblemKind.UNKNOWN_SERVICE: Word.SERVICE,
     ProblemKind.BAD_JSON: Word.ACTION,
-    ProblemKind.TOO_LARGE: Word.ACTION,
+    ProblemKind.TOO_LARGE: Word.TOO_LARGE,
 }
 """What is left out is BUSY: nobody may conclude anything from it."""
 
@@ -110,6 +111,8 @@ def refusal(problem: Problem) -> Refused:
             found = _quantity(facts)
         elif field == "link":
             found = Refused(Word.LINK)
+        elif field == "service":
+            found = Refused(Word.SERVICE_MISSING)
         else:
             found = Refused(Word.PARAMETER, field.removeprefix("params.")) if field else Refused(Word.ACTION)
     return found

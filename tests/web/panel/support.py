@@ -18,6 +18,7 @@ from aggregator.domain.clock import ManualClock
 from aggregator.outbound import Outbound
 from aggregator.storage.database import Database
 from aggregator.storage.tables import provider_services
+from aggregator.web.panel.window import WINDOW, Window
 from aggregator.web.server import create_app
 from tests.web.support import Doors, open_house
 
@@ -110,6 +111,8 @@ async def opened_panel(
     async with Outbound() as outbound:
         doors = PanelDoors(await open_house(database, clock, folder, config, outbound))
         await doors.intake.refresh()
-        async with TestClient(TestServer(create_app(doors.services))) as client:
+        app = create_app(doors.services)
+        app[WINDOW] = Window(keep_s=0)  # a test looks at what it changed just now
+        async with TestClient(TestServer(app)) as client:
             doors.client = client
             yield doors

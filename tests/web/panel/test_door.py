@@ -11,13 +11,20 @@ from aiohttp import FormData
 from structlog.testing import capture_logs
 
 from aggregator.config.callers import Panel
+from aggregator.domain.catalogue import PARAMS
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.providers.contract import Meaning
+from aggregator.providers.contract import CONSEQUENCES, Consequence, Meaning
 from aggregator.providers.meanings import meaning_of
+from aggregator.storage import orders
+from aggregator.web.panel.fields import LARGE
 from aggregator.web.panel.words import Refused, Word
 from tests.web.panel.support import ADMIN, LINK, OLD, OTHER, READER, SMM, STOCK, PanelDoors
 
 ADD = {"key": SMM, "action": "add", "service": "1", "link": LINK, "quantity": "1000"}
+
+
+def _part(header: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="key"\r\n' + header + b"\r\n\r\n\xff!\r\n--x--\r\n"
 
 
 @pytest.mark.parametrize("key", ["", "wrong-key-0123456789", "käse", "x" * 5000, "\x7f"])
@@ -76,19 +83,28 @@ async def test_calls_come_as_form_json_or_multipart(sqlite_doors: PanelDoors) ->
         (b"\xff\xfe", "application/x-www-form-urlencoded"),
         (b"key=%ff%fe", "application/x-www-form-urlencoded"),
         (b"&".join(b"a=1" for _ in range(2000)), "application/x-www-form-urlencoded"),
+        (json.dumps({str(n): 1 for n in range(2000)}).encode(), "application/json"),
         (b"--x\r\nnonsense", "multipart/form-data; boundary=x"),
         (b"nonsense", "multipart/form-data"),
+        (_part(b"Content-Type: text/plain; charset=nonsense"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Transfer-Encoding: base64"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Transfer-Encoding: nonsense"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Encoding: gzip"), "multipart/form-data; boundary=x"),
+        (_part(b"Content-Encoding: nonsense"), "multipart/form-data; boundary=x"),
         (b"<html>", "text/html"),
         (b"x" * 2_000_000, "application/x-www-form-urlencoded"),
     ],
-    ids=range(11),
+    ids=range(17),
 )
 async def test_what_cannot_be_read_is_an_error_of_the_protocol(
     sqlite_doors: PanelDoors, body: bytes, kind: str
 ) -> None:
-    answer, _ = await sqlite_doors.send(body, kind)
+    with capture_logs() as lines:
+        answer, _ = await sqlite_doors.send(body, kind)
     assert list(answer) == ["error"]
     assert answer["error"]
+    # Nobody without a key writes a traceback into the log.
+    assert "request_failed" not in {line["event"] for line in lines}
 
 
 async def test_a_file_is_no_parameter(sqlite_doors: PanelDoors) -> None:
@@ -187,13 +203,46 @@ async def test_what_nobody_foresaw_proves_nothing(sqlite_doors: PanelDoors, monk
         (Word.MAXIMUM, 5000, Meaning.QUANTITY),
         (Word.LINK, "", Meaning.LINK),
         (Word.PARAMETER, "comments", Meaning.PARAMETERS),
+        *((Word.PARAMETER, name, None) for name in sorted(PARAMS)),
+        (Word.TOO_LARGE, "", Meaning.PARAMETERS),
         (Word.BUSY, "", Meaning.GENERIC),
     ],
 )
 def test_every_refusal_of_a_purchase_is_one_that_our_own_dialects_know(
-    word: Word, about: object, meaning: Meaning, panel: Panel
+    word: Word, about: object, meaning: Meaning | None, panel: Panel
 ) -> None:
-    assert meaning_of(Refused(word, about).sentence(panel)) is meaning
+    """One that is not would leave a buyer not knowing, although nothing was taken. None: any that proves so."""
+    read = meaning_of(Refused(word, about).sentence(panel))
+    if meaning is None:
+        assert CONSEQUENCES[read] in (Consequence.NEXT_OFFER, Consequence.CALLERS_FAULT)
+    else:
+        assert read is meaning
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+async def test_ten_thousand_comments_are_one_parameter(sqlite_doors: PanelDoors, kind: str) -> None:
+    await sqlite_doors.change("2", minimum=1)
+    comments = "\n".join(f"nice {n} 👍" for n in range(8_000))
+    fields = {**ADD, "service": "5", "comments": comments}
+    body = (json.dumps(fields) if kind.endswith("json") else urlencode(fields)).encode()
+    assert len(body) > LARGE
+    answer, _ = await sqlite_doors.send(body, kind)
+    order = await sqlite_doors.house.database.read(lambda c: orders.load(c, answer["order"]))
+    assert order is not None
+    assert (order.quantity, order.params["comments"]) == (8_000, comments)
+
+
+async def test_what_is_too_large_is_refused_in_words_that_prove_it(sqlite_doors: PanelDoors) -> None:
+    body = urlencode({**ADD, "comments": "x" * 2_000_000}).encode()
+    assert (await sqlite_doors.send(body))[0] == {"error": "Request is too large"}
+
+
+async def test_a_refusal_does_not_log_what_was_sent(sqlite_doors: PanelDoors) -> None:
+    with capture_logs() as lines:
+        answer = await sqlite_doors.panel("add", service=1, link=LINK, quantity="pasted-key")
+    assert answer == {"error": "Incorrect quantity"}
+    assert "pasted-key" not in json.dumps(lines, default=str)
+    assert [line["field"] for line in lines if line["event"] == "panel_refused"] == ["quantity"]
 
 
 async def test_a_foreign_order_is_an_unknown_one(sqlite_doors: PanelDoors) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.orders import OrderState
 from aggregator.storage import orders, tables
 from aggregator.web.panel import numbers as numbers_door
@@ -191,6 +193,25 @@ async def test_numbers_of_earlier_releases_keep_their_ids(doors: PanelDoors) -> 
     assert [number["phone"] for number in shown] == ["+1201"]
     assert shown[0]["number"] != old.number + 1
     assert (await doors.panel("sms_status", key=OTHER, order=shown[0]["number"]))["error"] == "Incorrect order ID"
+
+
+async def test_a_database_that_is_away_for_a_moment_does_not_hide_what_was_taken(
+    sqlite_doors: PanelDoors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, looks = sqlite_doors.house.database, 0
+
+    async def away_once(self: object, work: Callable[[Connection], Any]) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise StorageUnavailable("locked")
+        sqlite_doors.draining = True  # nobody rents anything here: one more look is enough
+        return await read(work)
+
+    read = database.read
+    monkeypatch.setattr(type(database), "read", away_once)
+    (entry,) = (await sqlite_doors.panel("add_sms", key=STOCK, project_id=3))["orders"]
+    assert (entry["status"], looks) == ("pending", 3)
 
 
 async def test_waiting_ends_with_the_doors(sqlite_doors: PanelDoors) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import Connection, update
@@ -17,7 +19,7 @@ from aggregator.storage import deliverables, orders, refills
 from aggregator.storage.tables import refills as refills_table
 from tests.support import rows
 from tests.support.examples import NOW
-from tests.web.panel.support import ADMIN, LINK, OTHER, READER, SMM, STOCK, PanelDoors
+from tests.web.panel.support import ADMIN, LINK, OLD, OTHER, READER, SMM, STOCK, PanelDoors
 
 S = OrderState
 
@@ -98,6 +100,35 @@ async def test_the_same_key_is_answered_again_also_under_a_rotated_api_key(doors
     refused = await doors.panel("add", idempotency="k-2", **{**wish, "quantity": 1})
     assert await doors.panel("add", idempotency="k-2", **{**wish, "quantity": 1}) == refused
     assert await doors.stored() == 2
+
+
+async def test_what_was_taken_under_a_key_is_told_again_although_its_service_is_sold_no_more(
+    doors: PanelDoors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buyer whose answer was lost repeats under its key; a refusal then would make it buy elsewhere as well."""
+    wish: dict[str, Any] = {"service": 1, "link": LINK, "quantity": 1000}
+    first = await doors.panel("add", idempotency="k-1", **wish)
+    refused = await doors.panel("add", idempotency="k-2", **{**wish, "quantity": "many"})
+    rented: dict[str, Any] = {"key": STOCK, "project_id": 3, "quantity": 2, "idempotency": "n-1"}
+    monkeypatch.setattr("aggregator.web.panel.numbers.WAIT_S", 0.0)
+    numbers = await doors.panel("add_sms", **rented)
+    monkeypatch.setitem(doors.house.settings.__dict__, "at_panel", {})
+    assert await doors.panel("add", idempotency="k-1", **wish) == first
+    assert await doors.panel("add_sms", **rented) == numbers
+    assert await doors.panel("add", idempotency="k-2", **{**wish, "quantity": "many"}) == refused
+    assert await doors.panel("add", idempotency="k-3", **wish) == {"error": "Incorrect service ID"}
+    assert await doors.stored() == 2
+
+
+async def test_a_purchase_by_get_is_the_same_as_by_post(doors: PanelDoors) -> None:
+    wish = {"key": OLD, "action": "add", "service": "1", "link": LINK, "quantity": "1000"}
+    named = {"Idempotency-Key": "k-1"}
+    first, _ = await doors.send(urlencode(wish).encode(), headers=named)
+    again, headers = await doors.send(None, None, method="GET", query=wish, headers=named)
+    assert (again, headers["Idempotent-Replayed"]) == (first, "true")
+    async with doors.client.post("/api/v2/", data=wish, headers=named) as reply:
+        assert json.loads(await reply.text()) == first
+    assert await doors.stored() == 1
 
 
 async def test_many_at_once_under_one_key_make_one_order(doors: PanelDoors) -> None:
@@ -195,13 +226,22 @@ async def test_many_orders_are_told_by_their_ids(doors: PanelDoors) -> None:
     assert await doors.panel("refill_status", refills=f"{hundred},101") == {"error": "Too many IDs, up to 100"}
 
 
-@pytest.mark.parametrize("order", ["", "abc", "0", "-1", "1e3", "9" * 30, "１"])
+@pytest.mark.parametrize("order", ["", ",", " , ", "abc", "0", "-1", "1e3", "9" * 30, "１"])
 async def test_what_is_no_id_is_an_unknown_order(sqlite_doors: PanelDoors, order: str) -> None:
     assert await sqlite_doors.panel("status", order=order) == {"error": "Incorrect order ID"}
     assert await sqlite_doors.panel("refill", order=order) == {"error": "Incorrect order ID"}
     assert await sqlite_doors.panel("refill_status", refill=order) == {"error": "Refill not found"}
     for action in ("sms_code", "sms_status"):
         assert await sqlite_doors.panel(action, order=order) == {"error": "Incorrect order ID"}
+
+
+@pytest.mark.parametrize(
+    "name", ["orders[]={}&orders[]={}", "orders[0]={}&orders[1]={}", "order={},{}", "orders=+{},%20{},"]
+)
+async def test_several_ids_come_as_clients_send_them(sqlite_doors: PanelDoors, name: str) -> None:
+    one, two = await sqlite_doors.add(), await sqlite_doors.add()
+    form = f"key={SMM}&action=status&{name.format(one, two)}"
+    assert list((await sqlite_doors.send(form.encode()))[0]) == [str(one), str(two)]
 
 
 async def test_a_products_accounts_are_for_its_owner_alone(doors: PanelDoors) -> None:
@@ -216,6 +256,16 @@ async def test_a_products_accounts_are_for_its_owner_alone(doors: PanelDoors) ->
     assert (await doors.panel("status", key=ADMIN, order=number))["accounts"] == ["user1:pass1", "user2:pass2"]
     assert "accounts" not in await doors.panel("status", key=READER, order=number)
     assert "accounts" not in (await doors.panel("status", key=READER, orders=number))[str(number)]
+
+
+async def test_a_delivery_that_cannot_be_opened_spoils_no_other_answer(doors: PanelDoors) -> None:
+    first, second = [await doors.add(key=STOCK, service=2, quantity=1, link="") for _ in range(2)]
+    another = deliverables.Sealer("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+    await doors.write(deliverables.add_new, another, first, ["user1:pass1"], NOW)
+    busy = {"error": "There was an error processing your request. Please try again later"}
+    told = await doors.panel("status", key=STOCK, orders=f"{first},{second}")
+    assert (told[str(first)], told[str(second)]["status"]) == (busy, "Pending")
+    assert await doors.panel("status", key=STOCK, order=first) == busy
 
 
 async def test_a_drip_feed_shows_its_runs(doors: PanelDoors) -> None:
