@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from aggregator.config import Settings
 from aggregator.domain.clock import Clock
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.flow.endpoints import Endpoints
 from aggregator.flow.health import Health
 from aggregator.log import get_logger
 from aggregator.providers.gateway import Gateway
@@ -67,6 +68,10 @@ class House:
     clock: Clock
     sealer: Sealer
     wakeups: Wakeups = field(default_factory=Wakeups)
+    endpoints: Endpoints = field(default_factory=Endpoints)
+
+    def __post_init__(self) -> None:
+        self.endpoints.configure(self.settings)
 
 
 class Workers:

@@ -266,6 +266,8 @@ class Intake:
             )
         if wish.max_cost is not None:
             self._check_max_cost(wish.max_cost)
+        if wish.callback_url is not None:
+            self._house.endpoints.check_callback(wish.owner, wish.callback_url)
 
     def _check_max_cost(self, limit: Money) -> None:
         settings = self._house.settings

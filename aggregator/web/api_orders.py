@@ -35,13 +35,13 @@ from aggregator.web.services import services_of
 
 log = get_logger()
 
-_REFERENCE: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
+REFERENCE: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
 
 
 def find_order(connection: Connection, request: web.Request, owner: str | None) -> Order:
     """The order that the path names by id or number; Problem 404 when `owner` has no such order."""
     reference = request.match_info["order"]
-    found = order_store.find(connection, reference, owner) if _REFERENCE.fullmatch(reference) else None
+    found = order_store.find(connection, reference, owner) if REFERENCE.fullmatch(reference) else None
     if found is None:
         raise Problem(ProblemKind.UNKNOWN_ORDER, "no order of yours has this id or number")
     return found

@@ -72,7 +72,7 @@ class OrderRequest(QuoteRequest):
 
     reference: ShortLine | None = None
     metadata: dict[str, Any] | None = None
-    callback_url: Any = None
+    callback_url: Annotated[str, StringConstraints(min_length=1)] | None = None
 
 
 class BatchRequest(RequestModel):
@@ -143,8 +143,6 @@ def validate(model: type[M], value: object, *, deep: bool = True) -> M:
 def new_order(value: object, owner: str, currency: str) -> NewOrder:
     """The wish that one order's JSON stands for; `currency` is what a bare `max_cost` is in."""
     request = validate(OrderRequest, value)
-    if request.callback_url is not None:
-        raise invalid("per-order callbacks are not available yet; use `webhooks` in the config", "callback_url")
     metadata = {name: _plain(item, f"metadata.{name}") for name, item in (request.metadata or {}).items()}
     return NewOrder(
         owner=owner,
@@ -156,6 +154,7 @@ def new_order(value: object, owner: str, currency: str) -> NewOrder:
         metadata=metadata,
         max_cost=_max_cost(request.max_cost, currency),
         provider=request.provider,
+        callback_url=request.callback_url,
     )
 
 
@@ -258,8 +257,7 @@ _SENTENCES: Final = {
 
 def _sentence(model: type[RequestModel], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        known = [name for name in model.model_fields if name != "callback_url"]
-        return f"is no field of {model.what}{did_you_mean(str(error['loc'][-1])[:64], known)}"
+        return f"is no field of {model.what}{did_you_mean(str(error['loc'][-1])[:64], model.model_fields)}"
     template = _SENTENCES.get(error["type"])
     if template is None:
         return error["msg"]

@@ -21,7 +21,16 @@ from aggregator.config import Scope
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger
 from aggregator.storage.database import patience
-from aggregator.web import api_actions, api_events, api_orders, api_providers, api_services, health, placing
+from aggregator.web import (
+    api_actions,
+    api_events,
+    api_orders,
+    api_providers,
+    api_services,
+    api_webhooks,
+    health,
+    placing,
+)
 from aggregator.web.auth import ADMINS, ANYBODY, BUYERS, GATE, READERS, Caller, Gate
 from aggregator.web.limits import OpenOrders
 from aggregator.web.once import RUNNING, Running
@@ -69,6 +78,17 @@ _ROUTES: Final[tuple[tuple[str, str, frozenset[Scope], Endpoint], ...]] = (
     ("POST", "/v1/providers/{provider}/pause", ADMINS, api_providers.pause),
     ("POST", "/v1/providers/{provider}/resume", ADMINS, api_providers.resume),
     ("POST", "/v1/providers/{provider}/release", ADMINS, api_providers.release),
+    ("GET", "/v1/webhooks", READERS, api_webhooks.list_webhooks),
+    ("POST", "/v1/webhooks", ADMINS, api_webhooks.create),
+    ("GET", "/v1/webhooks/{webhook}", READERS, api_webhooks.get_webhook),
+    ("PATCH", "/v1/webhooks/{webhook}", ADMINS, api_webhooks.change),
+    ("DELETE", "/v1/webhooks/{webhook}", ADMINS, api_webhooks.remove),
+    ("GET", "/v1/webhooks/{webhook}/deliveries", READERS, api_webhooks.list_deliveries),
+    ("POST", "/v1/webhooks/{webhook}/enable", ADMINS, api_webhooks.enable),
+    ("POST", "/v1/webhooks/{webhook}/disable", ADMINS, api_webhooks.disable),
+    ("POST", "/v1/webhooks/{webhook}/secret", ADMINS, api_webhooks.rotate),
+    ("POST", "/v1/webhooks/{webhook}/test", ADMINS, api_webhooks.test),
+    ("POST", "/v1/webhooks/{webhook}/replay", ADMINS, api_webhooks.replay),
 )
 
 
