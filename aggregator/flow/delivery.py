@@ -39,7 +39,7 @@ MAX_ERROR_CHARS: Final = 200
 MAX_EXCERPT_CHARS: Final = 200
 CALLBACKS: Final = "callbacks"
 """The one label under which callers' hosts are counted: there may be thousands."""
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
+_UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
 
 DELIVERIES = Counter("aggregator_deliveries_total", "Webhook tries by endpoint and result.", ["endpoint", "result"])
 RETRIES = Counter("aggregator_delivery_retries_total", "Webhook tries after the first of their event.", ["endpoint"])

@@ -68,6 +68,7 @@ class Endpoints:
     """Who is told of events. Kept by the house: the stages and the doors see the same ones."""
 
     def __init__(self) -> None:
+        self._settings: Settings | None = None
         self._configured: dict[str, WebhookSettings] = {}
         self._made: dict[str, WebhookSettings] = {}
         self._hooks: dict[str, WebhookSettings] = {}
@@ -77,6 +78,9 @@ class Endpoints:
 
     def configure(self, settings: Settings) -> None:
         """Take the config's endpoints, and the callers who may have callbacks."""
+        if settings is self._settings:
+            return
+        self._settings = settings
         self._configured = {hook.name: hook for hook in settings.webhooks}
         self._keys = {key.name: key for key in settings.keys if key.callback_secret}
         self._allow = settings.callbacks.allow

@@ -29,6 +29,8 @@ from aggregator.storage import claims, endpoints
 from aggregator.storage.tables import deliveries, events, orders
 from aggregator.storage.tables import endpoints as endpoints_table
 
+_SAME_MOMENT: Final = 2000
+"""Within one millisecond ids are in no order: so many events may have been made in one."""
 BLOCKED_LOOK: Final = timedelta(seconds=1)
 COUNTED: Final = 100_000
 """Beyond this nobody counts on: it takes a while, and says no more."""
@@ -384,8 +386,8 @@ def first_seq(connection: Connection, since: datetime) -> int:
     query = select(events.c.seq).where(events.c.id >= first_id("evt", early)).order_by(events.c.id).limit(1)
     found: int | None = connection.execute(query).scalar()
     if found is None:
-        found = connection.execute(select(func.coalesce(func.max(events.c.seq), 0))).scalar_one() + 1
-    return found
+        return int(connection.execute(select(func.coalesce(func.max(events.c.seq), 0))).scalar_one()) + 1
+    return found - _SAME_MOMENT
 
 
 def look_for_old(connection: Connection, after: int, before: datetime, limit: int) -> tuple[list[int], int | None]:

@@ -1,7 +1,7 @@
 """Endpoints for webhooks: listed, made, changed, switched, tested, replayed; and what they were sent.
 
 Those of the config are edited in the config, and can be switched off and on here; those made here live in the database.
-An address that an admin gives is trusted like one of the config. No secret is shown again after the answer that made it.
+An address that an admin gives is trusted like one of the config. A secret is shown by the answer that made it alone.
 """
 
 from __future__ import annotations

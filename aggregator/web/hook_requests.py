@@ -53,7 +53,7 @@ def _instant(value: object) -> object:
         raise refuse("must be an RFC 3339 time with its zone, such as 2027-01-31T18:00:00Z") from None
 
 
-_Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL), AfterValidator(lambda url: url), Url]
+_Url = Annotated[Url, StringConstraints(min_length=1, max_length=MAX_URL)]
 _Events = Annotated[Distinct[EventPattern], Field(min_length=1, max_length=100)]
 _Services = Annotated[Distinct[Name], Field(max_length=1000)]
 _Timeout = Annotated[RequestSeconds, BeforeValidator(_number)]
