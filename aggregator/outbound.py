@@ -106,12 +106,12 @@ class Outbound:
             trace_configs=[_tracing()],
             trust_env=False,
         )
-        # What an endpoint answers is looked at for a few bytes, so nothing is unpacked.
+        # What an endpoint answers is looked at for a few bytes, so nothing is unpacked. Idle connections end before
+        # most servers end them (5 s), lest a delivery meets one that is just closing.
         self._hooks = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent},
-            trace_configs=[_tracing()],
             auto_decompress=False,
             trust_env=False,
         )
@@ -126,7 +126,6 @@ class Outbound:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent},
-            trace_configs=[_tracing()],
             auto_decompress=False,
             trust_env=False,
         )
@@ -212,22 +211,18 @@ class Outbound:
 
         `guarded`: the URL is a caller's, and is sent to public addresses and those that are allowed alone.
         """
-        journey = _Journey()
         answered: Delivered | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 async with (self._callbacks if guarded else self._hooks).post(
                     URL(url, encoded=True),
                     data=body,
-                    headers=dict(headers),
+                    headers=headers,
                     allow_redirects=False,
                     timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                    trace_request_ctx=journey,
                 ) as response:
                     answered = Delivered(response.status, retry_after(response.headers))
-                    async with asyncio.timeout(EXCERPT_TIMEOUT_S):
-                        said = await response.content.read(MAX_EXCERPT_BYTES)
-                    return replace(answered, excerpt=said.decode("utf-8", "replace"))
+                    return replace(answered, excerpt=await _excerpt(response.content))
         except TimeoutError:
             return answered or LostReply("timeout")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
@@ -235,7 +230,20 @@ class Outbound:
                 return answered  # it answered; that its body broke off changes nothing
             if (refused := _refused(exc)) is not None:
                 return NotSent(refused)
-            return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
+            return NotSent(_reason(exc)) if isinstance(exc, _NEVER_THERE) else LostReply(_reason(exc))
+
+
+_NEVER_THERE: Final = (aiohttp.ClientConnectorError, aiohttp.InvalidURL)
+
+
+async def _excerpt(content: aiohttp.StreamReader) -> str:
+    """The first bytes of an answer, as far as they come at once."""
+    if content.is_eof():
+        said = content.read_nowait(MAX_EXCERPT_BYTES)
+    else:
+        async with asyncio.timeout(EXCERPT_TIMEOUT_S):
+            said = await content.read(MAX_EXCERPT_BYTES)
+    return said.decode("utf-8", "replace")
 
 
 LookUp = Callable[[str, int], Sequence[tuple[int, str]]]

@@ -10,11 +10,12 @@ import asyncio
 import random
 import re
 from collections import Counter as Tally
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,10 +24,10 @@ from prometheus_client import Counter, Histogram
 from aggregator.domain import webhooks
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import STORAGE_RETRY_S, House, log
-from aggregator.flow.endpoints import Target
+from aggregator.flow.endpoints import AT_ONCE, Target
 from aggregator.flow.outcomes import Recorded, Result, record
 from aggregator.outbound import Delivered, Outbound
-from aggregator.storage import claims, deliveries, endpoints
+from aggregator.storage import claims, deliveries, endpoints, outbox
 from aggregator.storage.database import Connection, RowMapping
 
 CALLERS_PLACES: Final = {"good": 16, "new": 8, "failing": 8}
@@ -35,6 +36,11 @@ ALL_CALLBACKS: Final = 96
 UNPROVEN_CALLBACKS: Final = 48
 """Callbacks in flight altogether, and those of them to hosts that did not answer last time, or never yet."""
 LEASE_MARGIN_S: Final = 30.0
+AHEAD: Final = 4
+QUICK_S: Final = 0.1
+"""An endpoint that answers so soon is claimed for ahead, so many times what it has places."""
+GATHER_S: Final = 0.005
+"""How long a result waits for others to be recorded with it."""
 MAX_ERROR_CHARS: Final = 200
 MAX_EXCERPT_CHARS: Final = 200
 CALLBACKS: Final = "callbacks"
@@ -53,7 +59,7 @@ SECONDS = Histogram(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a delivery in flight counts: its endpoint, and for callbacks the caller and how the host was doing."""
+    """Where a claimed delivery counts: its endpoint, and for callbacks the caller and how the host was doing."""
 
     endpoint: str
     row_id: int
@@ -70,13 +76,23 @@ class _Room:
     places: int
 
 
+@dataclass(slots=True)
+class _Lane:
+    """What is claimed for one endpoint and not sent yet, and how many senders are at it. `took_s` is how long it takes
+    to answer of late; an endpoint that is quick is claimed for ahead, so that fewer writes serve more deliveries."""
+
+    waiting: deque[deliveries.Delivery] = field(default_factory=deque)
+    senders: int = 0
+    took_s: float | None = None
+
+
 _Claimed = tuple[_Place, Target, deliveries.Delivery]
 
 
 class Delivery:
     """Deliveries of endpoints that are not (or no longer) configured or enabled stay pending, unclaimed.
 
-    Wakes `sequencing` when it wrote an event of its own, and itself when a try has ended.
+    Wakes `sequencing` when it wrote an event of its own, and itself when tries have ended.
     """
 
     name = "delivery"
@@ -93,10 +109,13 @@ class Delivery:
         self._outbound = outbound
         self._jitter = jitter
         self._redact = redact
-        self._flying: dict[int, _Place] = {}
+        self._claimed: dict[int, _Place] = {}
+        self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._results: list[Result] = []
+        self._unsent: list[deliveries.Delivery] = []
         self._turn = asyncio.Lock()
+        self._nudge: asyncio.TimerHandle | None = None
         self._prepared = False
         self._stopping = False
 
@@ -117,35 +136,80 @@ class Delivery:
             if self._stopping:  # what was just claimed is the next run's, which voids all claims
                 return 0
             for place, target, delivery in claimed:
-                self._flying[delivery.id] = place
-                task = asyncio.create_task(self._deliver(target, delivery), name=f"delivery:{place.endpoint}")
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
+                self._claimed[delivery.id] = place
+                self._begin(target, delivery)
             return len(claimed)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not self._stopping:
-            self._house.wakeups.wake(self.name)
+    def _begin(self, target: Target, delivery: deliveries.Delivery) -> None:
+        lane = self._lanes.setdefault(target.name, _Lane())
+        urgent = delivery.type in outbox.URGENT
+        if urgent:
+            lane.waiting.appendleft(delivery)
+        else:
+            lane.waiting.append(delivery)
+        if lane.senders < target.places + (target.urgent_places if urgent else 0):
+            lane.senders += 1
+            task = asyncio.create_task(self._send_waiting(target, lane), name=f"delivery:{target.name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send_waiting(self, target: Target, lane: _Lane) -> None:
+        """Send what is claimed for an endpoint, one after the other; so many at once as it has places."""
+        try:
+            while lane.waiting and not self._stopping:
+                await self._deliver(target, lane.waiting.popleft())
+                if lane.senders > target.places:
+                    return  # an urgent one's place; there are others for the rest
+        finally:
+            lane.senders -= 1
+            if not lane.senders and not lane.waiting and (target.guarded or lane.took_s is None):
+                self._lanes.pop(target.name, None)
+
+    def _ended(self) -> None:
+        """A try has ended: it is recorded soon, with those that end at the same time."""
+        if self._stopping:
+            return
+        if len(self._results) >= AT_ONCE or not any(lane.waiting or lane.senders > 1 for lane in self._lanes.values()):
+            self._look()
+        elif self._nudge is None:
+            self._nudge = asyncio.get_running_loop().call_later(GATHER_S, self._look)
+
+    def _look(self) -> None:
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        self._house.wakeups.wake(self.name)
 
     async def _cycle(self) -> list[_Claimed]:
         """What has ended is recorded, and what is due is claimed, by one write; nothing to do writes nothing."""
-        results, now = list(self._results), self._house.clock.now()
-        if not results and not await self._house.database.read(lambda c: bool(self._rooms(c, self._flying, now))):
+        results, unsent, now = list(self._results), list(self._unsent), self._house.clock.now()
+        if not (results or unsent) and not await self._house.database.read(
+            lambda c: bool(self._rooms(c, self._claimed, now))
+        ):
             return []
-        ended = {result.delivery.id for result in results}
-        flying = {number: place for number, place in self._flying.items() if number not in ended}
+        over = {result.delivery.id for result in results} | {delivery.id for delivery in unsent}
+        held = {number: place for number, place in self._claimed.items() if number not in over}
 
         def write(connection: Connection) -> tuple[Recorded, list[_Claimed]]:
-            return record(connection, results, now), self._claim(connection, flying, now)
+            recorded = self._record(connection, results, unsent, now)
+            return recorded, self._claim(connection, held, now)
 
         recorded, claimed = await self._house.database.write(write)
-        self._recorded(results, recorded)
+        self._recorded(results, unsent, recorded)
         return claimed
 
+    @staticmethod
+    def _record(
+        connection: Connection, results: list[Result], unsent: list[deliveries.Delivery], now: datetime
+    ) -> Recorded:
+        recorded = record(connection, results, now)
+        if unsent:
+            deliveries.give_back(connection, unsent, now)
+        return recorded
+
     async def idle(self) -> None:
-        """Wait until everything in flight has ended, and is recorded however long the database takes."""
-        while self._tasks or self._results:
+        """Wait until everything claimed has ended, and is recorded however long the database takes."""
+        while self._tasks or self._results or self._unsent:
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await self._record_all()
@@ -153,6 +217,8 @@ class Delivery:
     async def stop(self, grace_s: float) -> None:
         """Calls in flight have `grace_s` to end; one that is cut is sent again by the next run, under the same id."""
         self._stopping = True
+        if self._nudge is not None:
+            self._nudge.cancel()
         if self._tasks and grace_s > 0:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for task in self._tasks:
@@ -165,39 +231,49 @@ class Delivery:
 
     async def _record_all(self) -> None:
         async with self._turn:
-            while self._results:
-                results, now = list(self._results), self._house.clock.now()
+            while self._results or self._unsent:
+                results, unsent, now = list(self._results), list(self._unsent), self._house.clock.now()
+                work = partial(self._record, results=results, unsent=unsent, now=now)
                 try:
-                    recorded = await self._house.database.write(partial(record, results=results, now=now))
+                    recorded = await self._house.database.write(work)
                 except StorageUnavailable as exc:
                     log.warning("storage_unavailable", stage=self.name, reason=str(exc))
                     await asyncio.sleep(STORAGE_RETRY_S)
                 else:
-                    self._recorded(results, recorded)
+                    self._recorded(results, unsent, recorded)
 
-    def _recorded(self, results: list[Result], recorded: Recorded) -> None:
+    def _recorded(self, results: list[Result], unsent: list[deliveries.Delivery], recorded: Recorded) -> None:
         del self._results[: len(results)]
+        del self._unsent[: len(unsent)]
         for result in results:
-            self._flying.pop(result.delivery.id, None)
+            self._claimed.pop(result.delivery.id, None)
+        for delivery in unsent:
+            self._claimed.pop(delivery.id, None)
+        for name in recorded.left_alone:
+            lane = self._lanes.get(name)
+            if lane is not None and lane.waiting:  # claimed ahead, and better not sent now
+                self._unsent += lane.waiting
+                lane.waiting.clear()
         _note(recorded)
         if recorded.told:
             self._house.wakeups.wake("sequencing")
 
     # --- who is next; in the database's thread
 
-    def _claim(self, connection: Connection, flying: dict[int, _Place], now: datetime) -> list[_Claimed]:
-        rooms = self._rooms(connection, flying, now)
+    def _claim(self, connection: Connection, held: dict[int, _Place], now: datetime) -> list[_Claimed]:
+        rooms = self._rooms(connection, held, now)
         if not rooms:
             return []
         token, claimed = claims.new_token(), list[_Claimed]()
-        locked = endpoints.lock(connection, [room.row["name"] for room in rooms])
-        busy = Tally(place.endpoint for place in flying.values())
+        locked = endpoints.lock_again(connection, [room.row for room in rooms])
+        busy = Tally(place.endpoint for place in held.values())
         for room in rooms:
             name, target = room.row["name"], room.target
             row = locked.get(name)
             if row is None or not row["enabled"]:
                 continue
-            lease_s = target.timeout_s + LEASE_MARGIN_S
+            # What is claimed ahead waits for one try before its own.
+            lease_s = 2 * target.timeout_s + LEASE_MARGIN_S
             found = deliveries.claim_deliveries(
                 connection,
                 name,
@@ -219,25 +295,30 @@ class Delivery:
             )
         return claimed
 
-    def _rooms(self, connection: Connection, flying: dict[int, _Place], now: datetime) -> list[_Room]:
-        busy = Tally(place.endpoint for place in flying.values())
+    def _rooms(self, connection: Connection, held: dict[int, _Place], now: datetime) -> list[_Room]:
+        busy = Tally(place.endpoint for place in held.values())
         rooms = []
         for row in endpoints.due(connection, now):
             target = self._house.endpoints.target(row["name"])
             if target is None:
                 continue
             probed = row["failures"] >= target.patience.failures
-            places = (1 if probed else target.places) - busy[row["name"]]
+            places = (1 if probed else self._ahead(target)) - busy[row["name"]]
             if places > (0 if probed else -target.urgent_places):
                 rooms.append(_Room(row, target, places))
-        rooms.extend(self._callback_rooms(connection, list(flying.values()), busy, now))
+        rooms.extend(self._callback_rooms(connection, list(held.values()), busy, now))
         return rooms
 
+    def _ahead(self, target: Target) -> int:
+        lane = self._lanes.get(target.name)
+        quick = lane is not None and lane.took_s is not None and lane.took_s < QUICK_S
+        return target.places * AHEAD if quick else target.places
+
     def _callback_rooms(
-        self, connection: Connection, flying: list[_Place], busy: Tally[str], now: datetime
+        self, connection: Connection, held: list[_Place], busy: Tally[str], now: datetime
     ) -> Iterator[_Room]:
         """Hosts of callbacks, so that no caller, and no kind of host, takes all there is."""
-        callbacks = [place for place in flying if place.owner]
+        callbacks = [place for place in held if place.owner]
         left = ALL_CALLBACKS - len(callbacks)
         unproven = UNPROVEN_CALLBACKS - sum(place.standing != "good" for place in callbacks)
         for owner in self._house.endpoints.callers:
@@ -275,6 +356,7 @@ class Delivery:
             log.exception("delivery_failed", endpoint=target.name, event_id=delivery.event_id)
             result = self._result(target, delivery, None, type(exc).__name__, 0)
         self._results.append(result)
+        self._ended()
 
     async def _send(self, target: Target, delivery: deliveries.Delivery) -> Result:
         clock = self._house.clock
@@ -287,7 +369,8 @@ class Delivery:
         began = clock.monotonic()
         outcome = await self._outbound.deliver(url, body, headers, target.timeout_s, guarded=target.guarded)
         took_s = clock.monotonic() - began
-        SECONDS.labels(_label(target)).observe(took_s)
+        _seconds(_label(target)).observe(took_s)
+        self._learn(target, took_s)
         ms = round(took_s * 1000)
         if isinstance(outcome, Delivered):
             excerpt = _excerpt(self._redact(outcome.excerpt), url)
@@ -308,9 +391,27 @@ class Delivery:
         jitter = self._jitter()
         return Result(target, delivery, self._house.clock.now(), status, error, retry_after_s, ms, excerpt, jitter)
 
+    def _learn(self, target: Target, took_s: float) -> None:
+        lane = self._lanes.get(target.name)
+        if lane is not None and not target.guarded:
+            lane.took_s = took_s if lane.took_s is None else 0.8 * lane.took_s + 0.2 * took_s
+
+
+@cache
+def _seconds(label: str) -> Any:
+    """A metric's child; to find it anew each time costs as much as a database row."""
+    return SECONDS.labels(label)
+
+
+@cache
+def _tries(label: str, how: str) -> Any:
+    return DELIVERIES.labels(label, how)
+
 
 def _excerpt(said: str, url: str) -> str | None:
     """The first words of an answer, as they may be kept: one line, without what only the URL's query knows."""
+    if not said:
+        return None
     for word in re.split(r"[=&;]", urlsplit(url).query):
         if len(word) >= 6:
             said = said.replace(word, "[secret]")
@@ -324,7 +425,7 @@ def _label(target: Target) -> str:
 def _note(recorded: Recorded) -> None:
     """Metrics and log lines of what was just written."""
     for result, how in recorded.ended:
-        DELIVERIES.labels(_label(result.target), how).inc()
+        _tries(_label(result.target), how).inc()
         if result.delivery.tries:
             RETRIES.labels(_label(result.target)).inc()
         if how == "parked":

@@ -7,14 +7,14 @@ left alone or disabled. It never sends anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
 
 from aggregator.domain import webhooks
 from aggregator.domain.events import Draft
-from aggregator.domain.webhooks import Answer, Health
+from aggregator.domain.webhooks import Answer, Health, Patience
 from aggregator.flow.endpoints import Target
 from aggregator.storage import deliveries, endpoints, outbox, replays
 from aggregator.storage.database import Connection, RowMapping
@@ -53,6 +53,8 @@ class Recorded:
     lost: list[Result] = field(default_factory=list)
     turned: list[tuple[Result, str]] = field(default_factory=list)
     """Endpoints that changed their standing: `failing`, `good`, `disabled`."""
+    left_alone: set[str] = field(default_factory=set)
+    """Endpoints that get one delivery at a time from now on, or none."""
     told: int = 0
     """Events of our own that were written."""
 
@@ -83,12 +85,14 @@ class _Endpoint:
         self._recorded = recorded
         self._now = now
         self._tried: list[Tried] = []
+        self._patience: Patience | None = None
 
     def take(self, results: Iterable[Result], held: set[int]) -> None:
         for result in results:
             if result.delivery.id not in held:
                 self._recorded.lost.append(result)
                 continue
+            self._patience = result.target.patience
             was = self._health.standing
             match result.answer:
                 case Answer.DELIVERED:
@@ -100,11 +104,12 @@ class _Endpoint:
             if (self._health.standing == "failing") is not (was == "failing"):
                 self._recorded.turned.append((result, self._health.standing))
         self._flush()
-        values: dict[str, Any] = asdict(self._health)
-        if self._enabled:
-            probe = self._health.next_probe_at
-            values["next_at"] = probe if probe is not None and probe > self._now else self._now
-        endpoints.save(self._connection, self._name, updated_at=self._now, **values)
+        values: dict[str, Any] = {name: getattr(self._health, name) for name in _HEALTH}
+        probe = self._health.next_probe_at
+        next_at = (probe if probe is not None and probe > self._now else self._now) if self._enabled else None
+        endpoints.save_health(self._connection, self._name, next_at=next_at, updated_at=self._now, **values)
+        if self._patience is not None and (not self._enabled or webhooks.is_probed(self._health, self._patience)):
+            self._recorded.left_alone.add(self._name)
 
     def _flush(self) -> None:
         deliveries.record(self._connection, self._tried)

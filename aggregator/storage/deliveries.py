@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     RowMapping,
     and_,
     bindparam,
@@ -41,21 +42,21 @@ _URGENT: Final[ColumnElement[bool]] = literal_column("deliveries.urgent")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A claimed delivery with the exact bytes to send; `callback_url` is its order's."""
+    """A delivery claimed by `token`, with the exact bytes to send; `callback_url` is its order's."""
 
+    token: str
     id: int
     endpoint: str
     lane: str
     event_seq: int
-    event_id: str
-    type: str
-    body: str
     tries: int
     hold_until: datetime | None
     created_at: datetime
+    event_id: str
+    type: str
+    body: str
     order_number: int | None
-    callback_url: str | None = None
-    token: str = ""
+    callback_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,43 @@ def _deliverable(*more: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _ORDER: Final = (deliveries.c.next_at, deliveries.c.id)
-_DUE: Final = claims.Claimable(deliveries, deliveries.c.id, where=_deliverable(), order_by=_ORDER)
-_DUE_URGENT: Final = claims.Claimable(deliveries, deliveries.c.id, where=_deliverable(_URGENT), order_by=_ORDER)
-_BODIES: Final = (
-    select(events.c.seq, events.c.id, events.c.type, events.c.body, events.c.order_number, orders.c.callback_url)
-    .select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
-    .where(events.c.seq.in_(bindparam("seqs", expanding=True)))
+
+
+def _claimable(*more: ColumnElement[bool]) -> Any:
+    """What may go next, with all that is needed to send it: one statement, and not one after the other."""
+    return (
+        select(
+            deliveries.c.id,
+            deliveries.c.endpoint,
+            deliveries.c.lane,
+            deliveries.c.event_seq,
+            deliveries.c.tries,
+            deliveries.c.hold_until,
+            deliveries.c.created_at,
+            events.c.id.label("event_id"),
+            events.c.type,
+            events.c.body,
+            events.c.order_number,
+            orders.c.callback_url,
+        )
+        .select_from(
+            deliveries.join(events, events.c.seq == deliveries.c.event_seq).outerjoin(
+                orders, events.c.order_number == orders.c.number
+            )
+        )
+        .where(_deliverable(*more), claims.unclaimed(deliveries))
+        .order_by(*_ORDER)
+        .limit(bindparam("at_most", type_=Integer()))
+        .with_for_update(skip_locked=True, of=deliveries)
+    )
+
+
+_DUE: Final = _claimable()
+_DUE_URGENT: Final = _claimable(_URGENT)
+_MARK: Final = (
+    update(deliveries)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+    .values(claim_token=bindparam("token"), claimed_until=bindparam("until", type_=deliveries.c.claimed_until.type))
 )
 _LATER: Final = (
     select(deliveries.c.next_at)
@@ -161,34 +193,27 @@ def claim_deliveries(
     urgent: int = 0,
 ) -> list[Delivery]:
     """The next deliveries of an endpoint: urgent ones before all others, `urgent` more of them than `limit`."""
-    rows: list[RowMapping] = []
-    for of, most in ((_DUE_URGENT, limit + urgent), (_DUE, limit)):
-        room = most - len(rows)
-        if room > 0:
-            rows += claims.claim(connection, of, now, limit=room, lease_s=lease_s, token=token, of_endpoint=endpoint)
-    if not rows:
-        return []
-    found = connection.execute(_BODIES, {"seqs": [row["event_seq"] for row in rows]})
-    bodies = {row.seq: row for row in found}
-    return [_delivery(row, bodies[row["event_seq"]], token) for row in rows]
+    found: list[Delivery] = []
+    for statement, most in ((_DUE_URGENT, limit + urgent), (_DUE, limit)):
+        room = most - len(found)
+        if room <= 0:
+            continue
+        values = {"of_endpoint": endpoint, "now": now, "at_most": room}
+        some = [Delivery(token, *row) for row in connection.execute(statement, values)]
+        if some:
+            marked = {"ids": [one.id for one in some], "token": token, "until": now + timedelta(seconds=lease_s)}
+            connection.execute(_MARK, marked)
+            found += some
+    return found
 
 
-def _delivery(row: RowMapping, event: Any, token: str) -> Delivery:
-    return Delivery(
-        id=row["id"],
-        endpoint=row["endpoint"],
-        lane=row["lane"],
-        event_seq=row["event_seq"],
-        event_id=event.id,
-        type=event.type,
-        body=event.body,
-        tries=row["tries"],
-        hold_until=row["hold_until"],
-        created_at=row["created_at"],
-        order_number=event.order_number,
-        callback_url=event.callback_url,
-        token=token,
-    )
+def give_back(connection: Connection, claimed: Sequence[Delivery], now: datetime) -> None:
+    """These were not sent after all, and are as due as they were."""
+    held = still_held(connection, claimed)
+    if held:
+        free = update(deliveries).where(deliveries.c.id.in_(sorted(held)))
+        connection.execute(free.values(claim_token=None, claimed_until=None))
+        endpoints.wake(connection, {one.endpoint for one in claimed}, now)
 
 
 def look_again(
@@ -211,7 +236,7 @@ def look_again(
             next_at = now + BLOCKED_LOOK  # what is due is held back, or somebody else's for a while
         else:
             next_at = later
-    endpoints.save(connection, endpoint, next_at=next_at)
+    endpoints.set_next(connection, endpoint, next_at)
 
 
 def still_held(connection: Connection, claimed: Iterable[Delivery]) -> set[int]:

@@ -48,6 +48,22 @@ _DUE_OF_CALLER: Final = (
 )
 
 
+_SET_NEXT: Final = (
+    update(endpoints)
+    .where(_T.name == bindparam("of_name"))
+    .values(next_at=bindparam("new_next_at", type_=_T.next_at.type))
+)
+_SAVED: Final = (
+    "standing", "failures", "failing_since", "last_success_at", "last_failure_at", "last_error", "next_probe_at",
+    "next_at", "updated_at",
+)  # fmt: skip
+_SAVE: Final = (
+    update(endpoints)
+    .where(_T.name == bindparam("of_name"))
+    .values({_T[name]: bindparam(f"new_{name}", type_=_T[name].type) for name in _SAVED})
+)
+
+
 def owner_of(name: str) -> str:
     """Whose callbacks an endpoint of this name hears; empty for the operator's (`domain.callbacks.endpoint_name`)."""
     owner, at, _ = name.partition("@")
@@ -57,6 +73,13 @@ def owner_of(name: str) -> str:
 def lock(connection: Connection, names: Iterable[str]) -> dict[str, RowMapping]:
     """These endpoints' rows by name; nobody else changes them, or adds a delivery to them, before we commit."""
     return {row["name"]: row for row in connection.execute(_LOCKED, {"names": sorted(set(names))}).mappings()}
+
+
+def lock_again(connection: Connection, rows: Sequence[RowMapping]) -> dict[str, RowMapping]:
+    """The same for rows that were just read; where there is one writer alone they are as good as locked."""
+    if connection.dialect.name == "sqlite":
+        return {row["name"]: row for row in rows}
+    return lock(connection, [row["name"] for row in rows])
 
 
 def ensure(connection: Connection, names: Iterable[str], now: datetime) -> dict[str, RowMapping]:
@@ -90,6 +113,15 @@ def due_callbacks(
 
 def save(connection: Connection, name: str, **values: object) -> None:
     connection.execute(update(endpoints).where(_T.name == name).values(**values))
+
+
+def save_health(connection: Connection, name: str, **values: object) -> None:
+    """How it is doing after some deliveries, and when it is looked at next."""
+    connection.execute(_SAVE, {"of_name": name, **{f"new_{column}": values[column] for column in _SAVED}})
+
+
+def set_next(connection: Connection, name: str, next_at: datetime | None) -> None:
+    connection.execute(_SET_NEXT, {"of_name": name, "new_next_at": next_at})
 
 
 def prepare(connection: Connection, configured: Mapping[str, bool], now: datetime) -> None:

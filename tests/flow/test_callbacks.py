@@ -177,7 +177,7 @@ async def test_dead_hosts_take_nothing_from_other_hosts_callers_and_endpoints(ma
     assert "https://good.example/again" in line.world.heard
     assert "https://new.example/" in line.world.heard
     assert len([url for url in line.world.heard if "main" in url]) == 202
-    assert len(line.delivery._flying) == CALLERS_PLACES["new"]
+    assert len(line.delivery._claimed) == CALLERS_PLACES["new"]
 
 
 async def test_thousands_of_dead_hosts_cost_a_look_at_those_that_are_due_alone(
@@ -189,7 +189,7 @@ async def test_thousands_of_dead_hosts_cost_a_look_at_those_that_are_due_alone(
         line.world.status[f"https://dead{number}.example/"] = 503
     await line.settle()
     assert set(row["standing"] for name, row in (await line.rows()).items() if "@" in name) == {"failing"}
-    assert not line.delivery._flying
+    assert not line.delivery._claimed
     now = clock.now()
     due = await line.house.database.read(
         lambda c: [store.due_callbacks(c, now, "shop", s, busy=[], limit=999) for s in ("good", "new", "failing")]
