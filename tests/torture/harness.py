@@ -90,7 +90,8 @@ class Report:
             f"  orders {self.orders} ({self.runs} runs, {self.remainders} remainders), purchases {self.purchases}, "
             f"refills {self.refills}, cancels {self.cancels}, events {self.events}, unclear {self.unclear}",
             f"  double {len(self.double)}, lost {len(self.lost)}, broken invariants {len(self.broken)}",
-            f"  events missing at the endpoint {self.missing}, out of order {self.misplaced}, taken again {self.repeated}",
+            f"  events missing at the endpoint {self.missing}, out of order {self.misplaced}, "
+            f"taken again {self.repeated}",
             f"  named points reached {len(POINTS) - len(missed)} of {len(POINTS)}",
             *(f"  DOUBLE {line}" for line in self.double),
             *(f"  LOST {line}" for line in self.lost),
