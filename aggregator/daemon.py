@@ -39,6 +39,8 @@ from aggregator.flow.polling import Polling
 from aggregator.flow.reconcile import Reconcile
 from aggregator.flow.refilling import Refilling
 from aggregator.flow.remainders import Remainders
+from aggregator.flow.replaying import Replaying
+from aggregator.flow.retention import Retention
 from aggregator.flow.routing import Routing
 from aggregator.flow.sequencing import Sequencing
 from aggregator.flow.sms_watch import SmsWatch
@@ -47,7 +49,7 @@ from aggregator.notify import Notifier
 from aggregator.outbound import Outbound
 from aggregator.providers.gateway import build_gateways
 from aggregator.schedule import Schedule
-from aggregator.storage import catalogue, claims, deliverables
+from aggregator.storage import catalogue, claims, deliverables, endpoints
 from aggregator.storage.database import Database, SqliteDatabase, open_database
 from aggregator.storage.deliverables import Sealer, SealingError, load_or_create_key
 from aggregator.storage.lock import AlreadyRunning, DaemonLock, acquire
@@ -175,7 +177,7 @@ async def start(
     check_doors(sockets, keys=not settings.local_admin)
     clock = clock or SteadyClock()
     database, lock = await open_storage(settings)
-    outbound = Outbound(user_agent=f"aggregator/{__version__}")
+    outbound = Outbound(user_agent=f"aggregator/{__version__}", allow=settings.callbacks.allow)
     try:
         return await _build(settings, redactor, clock, database, lock, outbound, sockets or settings.listen)
     except BaseException:
@@ -208,6 +210,12 @@ async def _build(
         wakeups=Wakeups(),
     )
     await database.read(partial(deliverables.check_key, sealer=house.sealer))
+    house.endpoints.load(await database.read(endpoints.made_by_api), house.sealer)
+    for hook in house.endpoints.hooks.values():
+        for secret in hook.secret:
+            redact_webhook_secret(redactor, secret.value.reveal())
+    delivery = Delivery(house, outbound, redact=redactor.text)
+    await delivery.prepare()
     schedule = Schedule(clock)
     routing = Routing(house)
     intake = Intake(house)
@@ -229,7 +237,9 @@ async def _build(
         (Counting(house, outbound), 5),
         (sync, 1),
         (Sequencing(house), 1),
-        (Delivery(house, outbound), 1),
+        (delivery, 1),
+        (Replaying(house), 1),
+        (Retention(house), 60),
     )
     for stage, every_s in table:
         schedule.add(stage.name, every_s, stage.run_once, rest_s=SEQUENCING_REST_S if stage.name == "sequencing" else 0)
@@ -251,12 +261,19 @@ async def _build(
             sync=lambda name: sync.sync(house.gateways[name]),
             version=__version__,
             loop_limit_s=_limit,
+            redact=partial(redact_webhook_secret, redactor),
         )
     )
     runner = await start_sites(app, listen, limits_of(settings.http))
     schedule.start()
     stages = tuple(stage for stage, _ in table)
     return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)
+
+
+def redact_webhook_secret(redactor: Redactor, secret: str) -> None:
+    """No text shows it from now on, with its prefix or without."""
+    redactor.add(secret)
+    redactor.add(secret.removeprefix("whsec_"))
 
 
 class _ClockWatch:
@@ -368,4 +385,4 @@ async def _feed_watchdog(notifier: Notifier, schedule: Schedule) -> None:
 
 
 def _limit(name: str) -> float:
-    return 120.0 if name == "intake" else LOOP_LIMIT_S
+    return 120.0 if name in ("intake", "retention") else LOOP_LIMIT_S

@@ -7,8 +7,12 @@ follows a redirect, and never sends a purchase twice.
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,14 +21,19 @@ from typing import Final, Self
 
 import aiohttp
 from aiohttp import ClientTimeout, TraceConfig
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from aggregator.domain.callbacks import Network, allowed_port, refusal
 from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, Outcome
 
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
 """Catalogues of tens of thousands of services are several megabytes."""
 MAX_PURCHASE_REPLY_BYTES: Final = 1024 * 1024
 MAX_FETCHED_BYTES: Final = 64 * 1024
+MAX_EXCERPT_BYTES: Final = 512
+EXCERPT_TIMEOUT_S: Final = 1.0
+"""How long a webhook's answer may take to say more than its status, which is all that counts."""
 CONNECT_TIMEOUT_S: Final = 10.0
 USER_AGENT: Final = "aggregator"
 LONGEST_RETRY_AFTER_S: Final = 86_400
@@ -76,7 +85,11 @@ def _tracing() -> TraceConfig:
 class Outbound:
     """The one client. Open it inside the running loop, close it at the end."""
 
-    def __init__(self, *, user_agent: str = USER_AGENT) -> None:
+    def __init__(
+        self, *, user_agent: str = USER_AGENT, allow: Sequence[Network] = (), look_up: LookUp | None = None
+    ) -> None:
+        """`allow`: networks that callers' URLs may reach although they are not public; `look_up` finds their
+        addresses, by default as the system does."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -93,6 +106,29 @@ class Outbound:
             trace_configs=[_tracing()],
             trust_env=False,
         )
+        # What an endpoint answers is looked at for a few bytes, so nothing is unpacked. Idle connections end before
+        # most servers end them (5 s), lest a delivery meets one that is just closing.
+        self._hooks = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=4),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        # A fresh connection for each try: its address was looked up, and looked at, for this one.
+        self._callbacks = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                force_close=True,
+                use_dns_cache=False,
+                resolver=_GuardedResolver(allow, look_up or _system_look_up),
+                socket_factory=_guarded_socket(allow),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": user_agent},
+            auto_decompress=False,
+            trust_env=False,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,8 +137,8 @@ class Outbound:
         await self.close()
 
     async def close(self) -> None:
-        await self._session.close()
-        await self._purchases.close()
+        for session in (self._session, self._purchases, self._hooks, self._callbacks):
+            await session.close()
 
     async def read(self, request: HttpRequest, timeout_s: float) -> Outcome:
         """Ask a question; POST as both documents demand. Being lost costs nothing but the answer."""
@@ -169,30 +205,155 @@ class Outbound:
             return _lost(exc)
 
     async def deliver(
-        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, *, guarded: bool = False
     ) -> Delivered | LostReply | NotSent:
-        """POST a webhook. Only the status matters; a redirect is an answer like any other."""
-        journey = _Journey()
+        """POST a webhook. Only the status matters; a redirect is an answer like any other.
+
+        `guarded`: the URL is a caller's, and is sent to public addresses and those that are allowed alone.
+        """
         answered: Delivered | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._session.post(
+                async with (self._callbacks if guarded else self._hooks).post(
                     URL(url, encoded=True),
                     data=body,
-                    headers=dict(headers),
+                    headers=headers,
                     allow_redirects=False,
                     timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                    trace_request_ctx=journey,
                 ) as response:
                     answered = Delivered(response.status, retry_after(response.headers))
-                    said = await response.content.read(512)
-                    return replace(answered, excerpt=said.decode("utf-8", "replace"))
+                    return replace(answered, excerpt=await _excerpt(response.content))
         except TimeoutError:
             return answered or LostReply("timeout")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
             if answered is not None:
                 return answered  # it answered; that its body broke off changes nothing
-            return NotSent(_reason(exc)) if journey.stayed else LostReply(_reason(exc))
+            if (refused := _refused(exc)) is not None:
+                return NotSent(refused)
+            return NotSent(_reason(exc)) if isinstance(exc, _NEVER_THERE) else LostReply(_reason(exc))
+
+
+_NEVER_THERE: Final = (aiohttp.ClientConnectorError, aiohttp.InvalidURL)
+
+
+async def _excerpt(content: aiohttp.StreamReader) -> str:
+    """The first bytes of an answer, as far as they come at once."""
+    if content.is_eof():
+        said = content.read_nowait(MAX_EXCERPT_BYTES)
+    else:
+        async with asyncio.timeout(EXCERPT_TIMEOUT_S):
+            said = await content.read(MAX_EXCERPT_BYTES)
+    return said.decode("utf-8", "replace")
+
+
+LookUp = Callable[[str, int], Sequence[tuple[int, str]]]
+"""(host, port) to address families and addresses; runs in a thread, and raises OSError when there are none."""
+
+
+class AddressRefused(OSError):
+    """A caller's URL leads where it may not: to this machine, a private network, a port of something else."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(errno.EACCES, why)
+
+
+class _GuardedResolver(AbstractResolver):
+    """Finds addresses of callers' hosts, and gives out none unless all of them may be reached.
+
+    Each look-up has a thread of its own: a name server that does not answer must hold up nobody else, as it would in
+    the few threads that the event loop shares out.
+    """
+
+    def __init__(self, allow: Sequence[Network], look_up: LookUp) -> None:
+        self._allow = tuple(allow)
+        self._look_up = look_up
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await _in_a_thread(lambda: self._look_up(host, port))
+        for _, address in found:
+            _check_address(address, port, self._allow)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=of_family,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for of_family, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+def _guarded_socket(allow: Sequence[Network]) -> Callable[..., socket.socket]:
+    """Makes the sockets that go to callers' hosts: what is looked at here is what is connected to, literals too."""
+    networks = tuple(allow)
+
+    def make(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        family, kind, proto, _, address = info
+        _check_address(str(address[0]), int(str(address[1])), networks)
+        return socket.socket(family=family, type=kind, proto=proto)
+
+    return make
+
+
+def _check_address(address: str, port: int, allow: Sequence[Network]) -> None:
+    try:
+        why = refusal(ipaddress.ip_address(address), allow)
+    except ValueError:
+        why = "no address"
+    if why is None and not allowed_port(port):
+        why = "of a port that is not 80, 443 or 8000 to 9999"
+    if why is not None:
+        raise AddressRefused(f"its address is {why}; `callbacks.allow` does not allow it")
+
+
+def _system_look_up(host: str, port: int) -> Sequence[tuple[int, str]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [(int(family), str(address[0])) for family, _, _, _, address in found]
+
+
+async def _in_a_thread(work: Callable[[], Sequence[tuple[int, str]]]) -> Sequence[tuple[int, str]]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Sequence[tuple[int, str]]] = loop.create_future()
+
+    def tell(found: Sequence[tuple[int, str]] | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(found or ())
+
+    def run() -> None:
+        try:
+            outcome: tuple[Sequence[tuple[int, str]] | None, BaseException | None] = work(), None
+        except OSError as exc:
+            outcome = None, exc
+        except Exception as exc:  # a host that no encoding takes
+            outcome = None, OSError(errno.EINVAL, f"the host cannot be looked up: {type(exc).__name__}")
+        try:
+            loop.call_soon_threadsafe(tell, *outcome)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    threading.Thread(target=run, name="callback-look-up", daemon=True).start()
+    return await future
+
+
+def _refused(exc: BaseException) -> str | None:
+    """Why the guard let nothing out, if it was that."""
+    seen: BaseException | None = exc
+    while seen is not None:
+        if isinstance(seen, AddressRefused):
+            return str(seen.strerror)
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 async def _bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:

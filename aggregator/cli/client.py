@@ -85,6 +85,11 @@ class Client:
         raw = json.dumps(body).encode() if body is not None else None
         return await self._ask(_Request("POST", path, {}, headers, raw, timeout_s))
 
+    async def delete(self, path: str, *, timeout_s: float = TIMEOUT_S) -> Answer:
+        """DELETE under a fresh Idempotency-Key."""
+        headers = {"Idempotency-Key": f"cli-{secrets.token_hex(16)}"}
+        return await self._ask(_Request("DELETE", path, {}, headers, None, timeout_s))
+
     async def _ask(self, request: _Request) -> Answer:
         try:
             return await self._send(request)

@@ -24,6 +24,7 @@ from aggregator.cli.output import emit
 from aggregator.cli.providers import ledger, providers
 from aggregator.cli.services import services
 from aggregator.cli.settings import read_settings
+from aggregator.cli.webhooks import webhooks
 
 # What takes long to import is imported by the command that needs it, so that `version` and `--help` answer at once.
 
@@ -182,7 +183,7 @@ def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
 
 
-for group in (orders, providers, services, ledger):
+for group in (orders, providers, services, ledger, webhooks):
     cli.add_command(group)
 
 

@@ -33,6 +33,7 @@ cursor_option = click.option("--cursor", help="Go on where an earlier list ended
 
 _ORDER: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
 _PROVIDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ENDPOINT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@\[\]-]{0,139}")
 _DAEMON: Final = (
     click.option("--url", help="The daemon: http://host:port or unix:/path; else $AGGREGATOR_URL, else the config's."),
     click.option("--key", help="The API key; else $AGGREGATOR_KEY, else the config's. Others may see it: --key-file."),
@@ -53,6 +54,15 @@ def provider_name(value: str) -> str:
     """The name of a provider, for a path as well."""
     if not _PROVIDER.fullmatch(value):
         raise click.BadParameter(f"must be the name of one of the config's `providers`, got {value!r}")
+    return value
+
+
+def endpoint_name(value: str) -> str:
+    """The name of an endpoint for webhooks, or of a caller's host (`shop@example.com:443`)."""
+    if not _ENDPOINT.fullmatch(value):
+        raise click.BadParameter(
+            f"must be the name of an endpoint, as `aggregator webhooks list` shows it, got {value!r}"
+        )
     return value
 
 

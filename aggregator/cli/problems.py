@@ -45,6 +45,8 @@ def _remedy(document: Mapping[str, Any], status: int, wait_s: float, target: Tar
         return f"see {target.command('orders', 'list')}"
     if kind == "unknown-service" or field == "service":
         return f"see {target.command('services', 'list')}"
+    if kind == "not-found" and "endpoint" in str(document.get("detail")):
+        return f"see {target.command('webhooks', 'list')}"
     if kind == "not-found" or field == "provider":
         return f"see {target.command('providers', 'list')}"
     if wait_s and status in (409, 429, 503):

@@ -18,6 +18,7 @@ from aggregator.config.secret import Secret
 from aggregator.config.values import (
     MAX_ID,
     CallerKey,
+    DaysOrForEver,
     Distinct,
     EventPattern,
     Model,
@@ -26,6 +27,7 @@ from aggregator.config.values import (
     RequestSeconds,
     Seconds,
     Several,
+    Text,
     Until,
     Url,
     WebhookSecret,
@@ -112,17 +114,24 @@ class KeySettings(Model):
 
 
 class WebhookSettings(Model):
-    """One of `webhooks`: an endpoint of the operator's, and which events it gets."""
+    """One of `webhooks`, or an endpoint made by API: an endpoint of the operator's, and which events it gets.
+
+    Without `services` it gets the events of all; with them only those of these services' orders.
+    """
 
     name: Name
     url: Url
     secret: SigningSecrets
     events: Annotated[Distinct[EventPattern], Field(min_length=1)] = ("*",)
+    services: Distinct[Name] = ()
+    description: Text | None = None
     timeout_s: RequestSeconds = 15
     retry_s: Annotated[Several[Seconds], Field(min_length=1, max_length=100)] = (
         5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400,
     )  # fmt: skip
     order_hold_s: Seconds = 3600
+    disable_after_days: DaysOrForEver = 5
+    """After so long a time of failures without one success nothing more is sent; 0: it is tried for ever."""
     enabled: bool = True
 
     def secrets_at(self, now: datetime) -> tuple[SigningSecret, ...]:

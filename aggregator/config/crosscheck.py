@@ -27,6 +27,7 @@ def crosscheck(data: Mapping[str, Any], sources: Sources) -> Found:
     yield from _open_doors(data)
     yield from _own_rate(data)
     yield from _services(data)
+    yield from _webhook_services(data)
 
 
 def _list(value: object) -> list[Any]:
@@ -108,6 +109,17 @@ def _services(data: Mapping[str, Any]) -> Found:
             if identity in first and offer:
                 yield path, f"is the same offer as offers[{first[identity]}]"
             first.setdefault(identity, index)
+
+
+def _webhook_services(data: Mapping[str, Any]) -> Found:
+    services = _mapping(data.get("services"))
+    for index, entry in enumerate(_list(data.get("webhooks"))):
+        for place, name in enumerate(_list(_mapping(entry).get("services"))):
+            if isinstance(name, str) and name not in services:
+                yield (
+                    ("webhooks", index, "services", place),
+                    f"there is no service {name}{did_you_mean(name, services)}",
+                )
 
 
 def _offer(path: tuple[str | int, ...], kind: object, offer: dict[str, Any], providers: dict[str, Any]) -> Found:

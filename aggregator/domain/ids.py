@@ -60,3 +60,9 @@ def uuid7_hex(now: datetime, random_bits: RandomBits = _drawn) -> str:
 def new_id(prefix: str, now: datetime, random_bits: RandomBits = _drawn) -> str:
     """`prefix`, an underscore and a fresh UUIDv7."""
     return f"{prefix}_{uuid7_hex(now, random_bits)}"
+
+
+def first_id(prefix: str, at: datetime) -> str:
+    """What sorts before every id of this prefix that was made at `at` or later, and after all older ones."""
+    milliseconds = max(0, (at - _EPOCH) // _MILLISECOND) & ((1 << 48) - 1)
+    return f"{prefix}_{milliseconds:012x}"

@@ -1,7 +1,7 @@
 """Standard Webhooks 1.0 as rules: how a delivery is signed, what an answer means, when the next try is, who is told.
 
-Pure: it sends nothing and remembers nothing. Jitter and `Retry-After` only lengthen, so the tries never stretch over
-less than the schedule says.
+Also when an endpoint that fails is left alone. Pure: it sends nothing and remembers nothing. Jitter and `Retry-After`
+only lengthen, so the tries never stretch over less than the schedule says.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -19,6 +20,10 @@ from aggregator.domain.events import matches
 JITTER: Final = 0.10
 """The most that chance adds to a wait, as a share of it."""
 LONGEST_RETRY_AFTER_S: Final = 86_400.0
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_WISHED_PAUSE_S: Final = 600.0
+"""The most that a 429 or 503 with `Retry-After` holds up what else waits there; its own delivery waits all of it."""
+_MAX_DOUBLINGS: Final = 20
 _ROUNDING_S: Final = 0.001
 _OWN: Final = "webhook."
 
@@ -87,3 +92,74 @@ def takers(patterns: Mapping[str, tuple[str, ...]], event_type: str, data: Mappi
     if event_type == "webhook.parked" and str(data.get("type")).startswith(_OWN):
         return []
     return [name for name, wanted in patterns.items() if name != about and matches(wanted, event_type)]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an endpoint is doing. `failures` in a row; `failing_since` is the first of them; before `next_probe_at`
+    nothing is sent there, and then one delivery, to see whether it answers."""
+
+    standing: str = "new"
+    failures: int = 0
+    failing_since: datetime | None = None
+    last_success_at: datetime | None = None
+    last_failure_at: datetime | None = None
+    last_error: str | None = None
+    next_probe_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much failing an endpoint may do before it is left alone, and for how long at most."""
+
+    failures: int
+    longest_pause_s: float
+
+
+def succeeded(health: Health, at: datetime) -> Health:
+    """After a delivery that arrived: all is well, whatever was before."""
+    return replace(health, standing="good", failures=0, failing_since=None, last_success_at=at, next_probe_at=None)
+
+
+def failed(
+    health: Health,
+    at: datetime,
+    error: str,
+    patience: Patience,
+    *,
+    jitter: float,
+    status: int | None = None,
+    retry_after_s: float | None = None,
+) -> Health:
+    """After a delivery that did not arrive.
+
+    An endpoint that only fails is asked less and less often, by one delivery at a time: what waits there costs nobody
+    else anything then. One that asks for time gets it.
+    """
+    failures = health.failures + 1
+    pause_s = 0.0
+    if failures >= patience.failures:
+        doublings = min(failures - patience.failures, _MAX_DOUBLINGS)
+        pause_s = min(FIRST_PAUSE_S * 2**doublings, patience.longest_pause_s) * (1 + JITTER * jitter)
+    if status in (429, 503) and retry_after_s is not None:
+        pause_s = max(pause_s, min(retry_after_s, LONGEST_WISHED_PAUSE_S))
+    return replace(
+        health,
+        standing="failing",
+        failures=failures,
+        failing_since=health.failing_since or at,
+        last_failure_at=at,
+        last_error=error,
+        next_probe_at=at + timedelta(seconds=pause_s) if pause_s else health.next_probe_at,
+    )
+
+
+def is_probed(health: Health, patience: Patience) -> bool:
+    """Whether an endpoint gets one delivery at a time, until one arrives."""
+    return health.failures >= patience.failures
+
+
+def given_up(health: Health, at: datetime, disable_after_s: float) -> bool:
+    """Whether it has failed for so long without one success that nothing more is sent; 0: never."""
+    since = health.failing_since
+    return disable_after_s > 0 and since is not None and (at - since).total_seconds() >= disable_after_s

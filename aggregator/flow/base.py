@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from aggregator.config import Settings
 from aggregator.domain.clock import Clock
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
+from aggregator.flow.endpoints import Endpoints
 from aggregator.flow.health import Health
 from aggregator.log import get_logger
 from aggregator.providers.gateway import Gateway
@@ -109,6 +110,10 @@ class House:
     sealer: Sealer
     wakeups: Wakeups = field(default_factory=Wakeups)
     callers: Callers = field(default_factory=Callers)
+    endpoints: Endpoints = field(default_factory=Endpoints)
+
+    def __post_init__(self) -> None:
+        self.endpoints.configure(self.settings)
 
 
 class Workers:

@@ -1,39 +1,54 @@
-"""Outbox to endpoint: a signed POST of the stored bytes, then delivered, tried again later, or parked.
+"""Outbox to endpoint: a signed POST of the stored bytes, and what came of it.
 
-Decides when a failing delivery is tried again and when the endpoint counts as back. It never makes an event's bytes
-anew, never follows a redirect, and never lets one endpoint wait for another.
+Decides how much goes where at once: an endpoint has places of its own, a caller's dead hosts take none from others, and
+one that fails is asked with one delivery at a time. It never makes an event's bytes anew and never follows a redirect.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+import re
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prometheus_client import Counter, Histogram
 
-from aggregator.config import WebhookSettings
 from aggregator.domain import webhooks
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.domain.events import Draft
-from aggregator.domain.webhooks import Answer
-from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.base import STORAGE_RETRY_S, House, log
+from aggregator.flow.endpoints import AT_ONCE, Target
+from aggregator.flow.outcomes import Recorded, Result, record
 from aggregator.outbound import Delivered, Outbound
-from aggregator.storage import claims, outbox
+from aggregator.storage import claims, deliveries, endpoints, outbox
+from aggregator.storage.database import Connection, RowMapping
 
-AT_ONCE: Final = 8
-"""Deliveries in flight per endpoint."""
+CALLERS_PLACES: Final = {"good": 16, "new": 8, "failing": 8}
+"""Callbacks in flight per caller, by how their hosts are doing: the dead take nothing from those that answer."""
+ALL_CALLBACKS: Final = 96
+UNPROVEN_CALLBACKS: Final = 48
+"""Callbacks in flight altogether, and those of them to hosts that did not answer last time, or never yet."""
 LEASE_MARGIN_S: Final = 30.0
-LONG_OUTAGE: Final = timedelta(seconds=60)
-"""After so long a time without one success the endpoint was down, and no single event is to blame."""
+AHEAD: Final = 4
+QUICK_S: Final = 0.1
+"""An endpoint that answers so soon is claimed for ahead, so many times what it has places."""
+GATHER_S: Final = 0.005
+"""How long a result waits for others to be recorded with it."""
 MAX_ERROR_CHARS: Final = 200
-_BEFORE_THIS_RUN: Final = datetime.min.replace(tzinfo=UTC)
+MAX_EXCERPT_CHARS: Final = 200
+CALLBACKS: Final = "callbacks"
+"""The one label under which callers' hosts are counted: there may be thousands."""
+_UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
 
 DELIVERIES = Counter("aggregator_deliveries_total", "Webhook tries by endpoint and result.", ["endpoint", "result"])
+RETRIES = Counter("aggregator_delivery_retries_total", "Webhook tries after the first of their event.", ["endpoint"])
 SECONDS = Histogram(
     "aggregator_delivery_seconds",
     "How long webhook endpoints took to answer.",
@@ -42,223 +57,389 @@ SECONDS = Histogram(
 )
 
 
-@dataclass(slots=True)
-class _Endpoint:
-    """An endpoint in this run. `failing_since` is the first failure after the last success; at first nobody knows what
-    an earlier run left waiting. `gone`: it answered 410, and hears nothing more until the daemon is started anew."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a claimed delivery counts: its endpoint, and for callbacks the caller and how the host was doing."""
 
-    hook: WebhookSettings
-    workers: Workers
-    failing_since: datetime | None = _BEFORE_THIS_RUN
-    reported: bool = False
-    gone: bool = False
+    endpoint: str
+    row_id: int
+    owner: str
+    standing: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
-    """How one try ended."""
+class _Room:
+    """An endpoint at which something is due, and how many places it has for that."""
 
-    at: datetime
-    status: int | None
-    error: str
-    retry_after_s: float | None
-    ms: int
+    row: RowMapping
+    target: Target
+    places: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is claimed for one endpoint and not sent yet, and how many senders are at it. `took_s` is how long it takes
+    to answer of late; an endpoint that is quick is claimed for ahead, so that fewer writes serve more deliveries."""
+
+    waiting: deque[deliveries.Delivery] = field(default_factory=deque)
+    senders: int = 0
+    took_s: float | None = None
+
+
+_Claimed = tuple[_Place, Target, deliveries.Delivery]
 
 
 class Delivery:
-    """Deliveries of endpoints that are not (or no longer) configured, switched off or gone stay pending, unclaimed.
+    """Deliveries of endpoints that are not (or no longer) configured or enabled stay pending, unclaimed.
 
-    Wakes `sequencing` when it wrote an event of its own, and itself when a place is free again.
+    Wakes `sequencing` when it wrote an event of its own, and itself when tries have ended.
     """
 
     name = "delivery"
 
-    def __init__(self, house: House, outbound: Outbound, *, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        house: House,
+        outbound: Outbound,
+        *,
+        jitter: Callable[[], float] = random.random,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._house = house
         self._outbound = outbound
         self._jitter = jitter
-        self._endpoints = {
-            hook.name: _Endpoint(hook, Workers(f"delivery:{hook.name}", AT_ONCE, done=self._again))
-            for hook in house.settings.webhooks
-            if hook.enabled
-        }
+        self._redact = redact
+        self._claimed: dict[int, _Place] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._results: list[Result] = []
+        self._unsent: list[deliveries.Delivery] = []
         self._turn = asyncio.Lock()
+        self._nudge: asyncio.TimerHandle | None = None
+        self._prepared = False
         self._stopping = False
 
-    @property
-    def gone(self) -> frozenset[str]:
-        """The endpoints that answered 410 in this run."""
-        return frozenset(name for name, endpoint in self._endpoints.items() if endpoint.gone)
-
-    def _again(self) -> None:
-        self._house.wakeups.wake(self.name)
+    async def prepare(self) -> None:
+        """Take over what an earlier run has left; the first `run_once` does it if nobody did before."""
+        configured = {hook.name: hook.enabled for hook in self._house.endpoints.configured.values()}
+        now = self._house.clock.now()
+        await self._house.database.write(partial(endpoints.prepare, configured=configured, now=now))
+        self._prepared = True
 
     async def run_once(self) -> int:
         async with self._turn:
-            free = {n: e.workers.free for n, e in self._endpoints.items() if not e.gone and e.workers.free}
-            if self._stopping or not free:
+            if not self._prepared:
+                await self.prepare()
+            if self._stopping:
                 return 0
-            claimed, token = await self._claim(free)
+            claimed = await self._cycle()
             if self._stopping:  # what was just claimed is the next run's, which voids all claims
                 return 0
-            for delivery in claimed:
-                endpoint = self._endpoints[delivery.endpoint]
-                endpoint.workers.start(self._deliver(endpoint, delivery, token))
+            for place, target, delivery in claimed:
+                self._claimed[delivery.id] = place
+                self._begin(target, delivery)
             return len(claimed)
 
-    async def _claim(self, free: Mapping[str, int]) -> tuple[list[outbox.Delivery], str]:
-        now = self._house.clock.now()
-        token = claims.new_token()
-        due = await self._house.database.read(lambda connection: outbox.due_endpoints(connection, free, now))
-        if not due:
-            return [], token
-        lease_s = {name: float(self._endpoints[name].hook.timeout_s) + LEASE_MARGIN_S for name in due}
-        claimed = await self._house.database.write(
-            lambda connection: [
-                delivery
-                for name in due
-                for delivery in outbox.claim_deliveries(
-                    connection, name, now, limit=free[name], lease_s=lease_s[name], token=token
-                )
-            ]
-        )
-        return claimed, token
+    def _begin(self, target: Target, delivery: deliveries.Delivery) -> None:
+        lane = self._lanes.setdefault(target.name, _Lane())
+        urgent = delivery.type in outbox.URGENT
+        if urgent:
+            lane.waiting.appendleft(delivery)
+        else:
+            lane.waiting.append(delivery)
+        if lane.senders < target.places + (target.urgent_places if urgent else 0):
+            lane.senders += 1
+            task = asyncio.create_task(self._send_waiting(target, lane), name=f"delivery:{target.name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _send_waiting(self, target: Target, lane: _Lane) -> None:
+        """Send what is claimed for an endpoint, one after the other; so many at once as it has places."""
+        try:
+            while lane.waiting and not self._stopping:
+                await self._deliver(target, lane.waiting.popleft())
+                if lane.senders > target.places:
+                    return  # an urgent one's place; there are others for the rest
+        finally:
+            lane.senders -= 1
+            if not lane.senders and not lane.waiting and (target.guarded or lane.took_s is None):
+                self._lanes.pop(target.name, None)
+
+    def _ended(self) -> None:
+        """A try has ended: it is recorded soon, with those that end at the same time."""
+        if self._stopping:
+            return
+        if len(self._results) >= AT_ONCE or not any(lane.waiting or lane.senders > 1 for lane in self._lanes.values()):
+            self._look()
+        elif self._nudge is None:
+            self._nudge = asyncio.get_running_loop().call_later(GATHER_S, self._look)
+
+    def _look(self) -> None:
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        self._house.wakeups.wake(self.name)
+
+    async def _cycle(self) -> list[_Claimed]:
+        """What has ended is recorded, and what is due is claimed, by one write; nothing to do writes nothing."""
+        results, unsent, now = list(self._results), list(self._unsent), self._house.clock.now()
+        if not (results or unsent) and not await self._house.database.read(
+            lambda c: bool(self._rooms(c, self._claimed, now))
+        ):
+            return []
+        over = {result.delivery.id for result in results} | {delivery.id for delivery in unsent}
+        held = {number: place for number, place in self._claimed.items() if number not in over}
+
+        def write(connection: Connection) -> tuple[Recorded, list[_Claimed]]:
+            recorded = self._record(connection, results, unsent, now)
+            return recorded, self._claim(connection, held, now)
+
+        recorded, claimed = await self._house.database.write(write)
+        self._recorded(results, unsent, recorded)
+        return claimed
+
+    @staticmethod
+    def _record(
+        connection: Connection, results: list[Result], unsent: list[deliveries.Delivery], now: datetime
+    ) -> Recorded:
+        recorded = record(connection, results, now)
+        if unsent:
+            deliveries.give_back(connection, unsent, now)
+        return recorded
 
     async def idle(self) -> None:
-        await asyncio.gather(*(endpoint.workers.idle() for endpoint in self._endpoints.values()))
+        """Wait until everything claimed has ended, and is recorded however long the database takes."""
+        while self._tasks or self._results or self._unsent:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await self._record_all()
 
     async def stop(self, grace_s: float) -> None:
         """Calls in flight have `grace_s` to end; one that is cut is sent again by the next run, under the same id."""
         self._stopping = True
-        await asyncio.gather(*(endpoint.workers.stop(grace_s) for endpoint in self._endpoints.values()))
+        if self._nudge is not None:
+            self._nudge.cancel()
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(grace_s, STORAGE_RETRY_S)):
+                await self._record_all()
 
-    async def _deliver(self, endpoint: _Endpoint, delivery: outbox.Delivery, token: str) -> None:
-        result = await self._send(endpoint.hook, delivery)
-        match webhooks.read_status(result.status):
-            case Answer.DELIVERED:
-                await self._delivered(endpoint, delivery, token, result)
-            case Answer.GONE:
-                await self._gone(endpoint, delivery, token, result)
-            case Answer.FAILED:
-                await self._failed(endpoint, delivery, token, result)
+    async def _record_all(self) -> None:
+        async with self._turn:
+            while self._results or self._unsent:
+                results, unsent, now = list(self._results), list(self._unsent), self._house.clock.now()
+                work = partial(self._record, results=results, unsent=unsent, now=now)
+                try:
+                    recorded = await self._house.database.write(work)
+                except StorageUnavailable as exc:
+                    log.warning("storage_unavailable", stage=self.name, reason=str(exc))
+                    await asyncio.sleep(STORAGE_RETRY_S)
+                else:
+                    self._recorded(results, unsent, recorded)
 
-    async def _send(self, hook: WebhookSettings, delivery: outbox.Delivery) -> _Result:
+    def _recorded(self, results: list[Result], unsent: list[deliveries.Delivery], recorded: Recorded) -> None:
+        del self._results[: len(results)]
+        del self._unsent[: len(unsent)]
+        for result in results:
+            self._claimed.pop(result.delivery.id, None)
+        for delivery in unsent:
+            self._claimed.pop(delivery.id, None)
+        for name in recorded.left_alone:
+            lane = self._lanes.get(name)
+            if lane is not None and lane.waiting:  # claimed ahead, and better not sent now
+                self._unsent += lane.waiting
+                lane.waiting.clear()
+        _note(recorded)
+        if recorded.told:
+            self._house.wakeups.wake("sequencing")
+
+    # --- who is next; in the database's thread
+
+    def _claim(self, connection: Connection, held: dict[int, _Place], now: datetime) -> list[_Claimed]:
+        rooms = self._rooms(connection, held, now)
+        if not rooms:
+            return []
+        token, claimed = claims.new_token(), list[_Claimed]()
+        locked = endpoints.lock_again(connection, [room.row for room in rooms])
+        busy = Tally(place.endpoint for place in held.values())
+        for room in rooms:
+            name, target = room.row["name"], room.target
+            row = locked.get(name)
+            if row is None or not row["enabled"]:
+                continue
+            # What is claimed ahead waits for one try before its own.
+            lease_s = 2 * target.timeout_s + LEASE_MARGIN_S
+            found = deliveries.claim_deliveries(
+                connection,
+                name,
+                now,
+                limit=max(room.places, 0),
+                urgent=target.urgent_places + min(room.places, 0),
+                lease_s=lease_s,
+                token=token,
+            )
+            place = _Place(name, row["id"], row["owner"], row["standing"])
+            claimed += [(place, target, delivery) for delivery in found]
+            deliveries.look_again(
+                connection,
+                name,
+                now,
+                in_flight=busy[name] + len(found) > 0,
+                more=len(found) >= room.places,
+                lease_s=lease_s,
+            )
+        return claimed
+
+    def _rooms(self, connection: Connection, held: dict[int, _Place], now: datetime) -> list[_Room]:
+        busy = Tally(place.endpoint for place in held.values())
+        rooms = []
+        for row in endpoints.due(connection, now):
+            target = self._house.endpoints.target(row["name"])
+            if target is None:
+                continue
+            probed = row["failures"] >= target.patience.failures
+            places = (1 if probed else self._ahead(target)) - busy[row["name"]]
+            if places > (0 if probed else -target.urgent_places):
+                rooms.append(_Room(row, target, places))
+        rooms.extend(self._callback_rooms(connection, list(held.values()), busy, now))
+        return rooms
+
+    def _ahead(self, target: Target) -> int:
+        lane = self._lanes.get(target.name)
+        quick = lane is not None and lane.took_s is not None and lane.took_s < QUICK_S
+        return target.places * AHEAD if quick else target.places
+
+    def _callback_rooms(
+        self, connection: Connection, held: list[_Place], busy: Tally[str], now: datetime
+    ) -> Iterator[_Room]:
+        """Hosts of callbacks, so that no caller, and no kind of host, takes all there is."""
+        callbacks = [place for place in held if place.owner]
+        left = ALL_CALLBACKS - len(callbacks)
+        unproven = UNPROVEN_CALLBACKS - sum(place.standing != "good" for place in callbacks)
+        for owner in self._house.endpoints.callers:
+            mine = [place for place in callbacks if place.owner == owner]
+            for standing, places in CALLERS_PLACES.items():
+                free = min(places - sum(place.standing == standing for place in mine), left)
+                if standing != "good":
+                    free = min(free, unproven)
+                if free <= 0:
+                    continue
+                # A host that may have no more at once is not even looked at: there may be many of them.
+                full = [
+                    place.row_id for place in mine if busy[place.endpoint] >= self._at_host(place.endpoint, standing)
+                ]
+                for row in endpoints.due_callbacks(connection, now, owner, standing, busy=full, limit=free):
+                    target = self._house.endpoints.target(row["name"])
+                    room = min(free, self._at_host(row["name"], standing) - busy[row["name"]])
+                    if target is None or room <= 0:
+                        continue
+                    yield _Room(row, target, room)
+                    # What it will really take is known when it is claimed; one place is certain.
+                    free, left, unproven = free - 1, left - 1, unproven - (standing != "good")
+
+    def _at_host(self, name: str, standing: str) -> int:
+        target = self._house.endpoints.target(name)
+        return target.places if target is not None and standing == "good" else 1
+
+    # --- one try
+
+    async def _deliver(self, target: Target, delivery: deliveries.Delivery) -> None:
+        try:
+            result = await self._send(target, delivery)
+        except Exception as exc:
+            # Whatever it is, the place must come free again, and the delivery be tried again.
+            log.exception("delivery_failed", endpoint=target.name, event_id=delivery.event_id)
+            result = self._result(target, delivery, None, type(exc).__name__, 0)
+        self._results.append(result)
+        self._ended()
+
+    async def _send(self, target: Target, delivery: deliveries.Delivery) -> Result:
         clock = self._house.clock
+        url, at = target.url(delivery.callback_url), clock.now()
+        keys = target.secrets_at(at)
+        if url is None or not keys:
+            return self._result(target, delivery, None, "there is no secret, or no URL, to send it with", 0)
         body = delivery.body.encode()
-        at = clock.now()
-        keys = [secret.signing_bytes for secret in hook.secrets_at(at)]
         headers = webhooks.headers(delivery.event_id, at, body, keys)
         began = clock.monotonic()
-        outcome = await self._outbound.deliver(hook.url, body, headers, float(hook.timeout_s))
+        outcome = await self._outbound.deliver(url, body, headers, target.timeout_s, guarded=target.guarded)
         took_s = clock.monotonic() - began
-        SECONDS.labels(hook.name).observe(took_s)
+        _seconds(_label(target)).observe(took_s)
+        self._learn(target, took_s)
         ms = round(took_s * 1000)
         if isinstance(outcome, Delivered):
-            return _Result(clock.now(), outcome.status, f"HTTP {outcome.status}", outcome.retry_after_s, ms)
-        return _Result(clock.now(), None, outcome.reason[:MAX_ERROR_CHARS], None, ms)
+            excerpt = _excerpt(self._redact(outcome.excerpt), url)
+            error = f"HTTP {outcome.status}"
+            return self._result(target, delivery, outcome.status, error, ms, outcome.retry_after_s, excerpt)
+        return self._result(target, delivery, None, outcome.reason[:MAX_ERROR_CHARS], ms)
 
-    async def _delivered(self, endpoint: _Endpoint, delivery: outbox.Delivery, token: str, result: _Result) -> None:
-        """One success ends an outage: all that waits is due. An event that fails alone while others arrive must not be
-        sent again with each of them, so after a short outage only what first failed in it is due."""
-        hook = endpoint.hook
-        # Taken before the write, so that successes side by side do not all do it.
-        since, endpoint.failing_since = endpoint.failing_since, None
-        held_from = None
-        if since is not None and result.at - since < LONG_OUTAGE:
-            held_from = outbox.hold_end(since, float(hook.order_hold_s))
+    def _result(
+        self,
+        target: Target,
+        delivery: deliveries.Delivery,
+        status: int | None,
+        error: str,
+        ms: int,
+        retry_after_s: float | None = None,
+        excerpt: str | None = None,
+    ) -> Result:
+        jitter = self._jitter()
+        return Result(target, delivery, self._house.clock.now(), status, error, retry_after_s, ms, excerpt, jitter)
 
-        def record(connection: Any) -> int:
-            assert result.status is not None
-            outbox.delivered(connection, delivery, token, result.at, status=result.status, ms=result.ms)
-            if since is None:
-                return 0
-            return outbox.hasten(connection, delivery.endpoint, result.at, held_from=held_from)
+    def _learn(self, target: Target, took_s: float) -> None:
+        lane = self._lanes.get(target.name)
+        if lane is not None and not target.guarded:
+            lane.took_s = took_s if lane.took_s is None else 0.8 * lane.took_s + 0.2 * took_s
 
-        try:
-            hastened = await self._record(record)
-        except BaseException:
-            endpoint.failing_since = since or endpoint.failing_since
-            raise
-        DELIVERIES.labels(hook.name, "delivered").inc()
-        if endpoint.reported:
-            endpoint.reported = False
-            log.info("webhook_answers_again", endpoint=hook.name, hastened=hastened)
 
-    async def _failed(self, endpoint: _Endpoint, delivery: outbox.Delivery, token: str, result: _Result) -> None:
-        hook = endpoint.hook
-        hold_s = float(hook.order_hold_s)
-        hold_until = delivery.hold_until or outbox.hold_end(result.at, hold_s)
-        next_at = webhooks.next_try(
-            hook.retry_s,
-            tries=delivery.tries,
-            now=result.at,
-            first_failure=hold_until - timedelta(seconds=hold_s),
-            jitter=self._jitter(),
-            retry_after_s=result.retry_after_s,
-        )
-        if next_at is None:
-            await self._park(endpoint, delivery, token, result, ())
+@cache
+def _seconds(label: str) -> Any:
+    """A metric's child; to find it anew each time costs as much as a database row."""
+    return SECONDS.labels(label)
+
+
+@cache
+def _tries(label: str, how: str) -> Any:
+    return DELIVERIES.labels(label, how)
+
+
+def _excerpt(said: str, url: str) -> str | None:
+    """The first words of an answer, as they may be kept: one line, without what only the URL's query knows."""
+    if not said:
+        return None
+    for word in re.split(r"[=&;]", urlsplit(url).query):
+        if len(word) >= 6:
+            said = said.replace(word, "[secret]")
+    return _UNPRINTABLE.sub(" ", said).strip()[:MAX_EXCERPT_CHARS] or None
+
+
+def _label(target: Target) -> str:
+    return CALLBACKS if target.guarded else target.name
+
+
+def _note(recorded: Recorded) -> None:
+    """Metrics and log lines of what was just written."""
+    for result, how in recorded.ended:
+        _tries(_label(result.target), how).inc()
+        if result.delivery.tries:
+            RETRIES.labels(_label(result.target)).inc()
+        if how == "parked":
+            log.warning("delivery_parked", **_who(result))
+    for result in recorded.lost:
+        log.info("claim_lost", stage="delivery", row=f"deliveries {result.delivery.id}")
+    for result, turned in recorded.turned:
+        if turned == "good":
+            log.info("webhook_answers_again", endpoint=result.target.name)
         else:
-            record = partial(
-                outbox.failed,
-                delivery=delivery,
-                token=token,
-                at=result.at,
-                next_at=next_at,
-                hold_until=hold_until,
-                status=result.status,
-                error=result.error,
-                ms=result.ms,
-            )
-            await self._record(record)
-            DELIVERIES.labels(hook.name, "failed").inc()
-        if endpoint.failing_since is None:
-            endpoint.failing_since = result.at
-        if not endpoint.reported:
-            endpoint.reported = True
-            log.warning("webhook_failing", endpoint=hook.name, error=result.error, event_id=delivery.event_id)
-
-    async def _gone(self, endpoint: _Endpoint, delivery: outbox.Delivery, token: str, result: _Result) -> None:
-        """410: nothing more is sent there in this run. What waits stays pending for the time after."""
-        first, endpoint.gone = not endpoint.gone, True
-        data = _about(delivery, result)
-        await self._park(endpoint, delivery, token, result, (Draft("webhook.disabled", data),) if first else ())
-        if first:
-            log.warning("webhook_disabled", endpoint=endpoint.hook.name, error=result.error)
-
-    async def _park(
-        self, endpoint: _Endpoint, delivery: outbox.Delivery, token: str, result: _Result, drafts: tuple[Draft, ...]
-    ) -> None:
-        record = partial(
-            outbox.parked,
-            delivery=delivery,
-            token=token,
-            at=result.at,
-            status=result.status,
-            error=result.error,
-            ms=result.ms,
-            drafts=(Draft("webhook.parked", _about(delivery, result)), *drafts),
-        )
-        await self._record(record)
-        self._house.wakeups.wake("sequencing")
-        DELIVERIES.labels(endpoint.hook.name, "parked").inc()
-        log.warning("delivery_parked", endpoint=endpoint.hook.name, event_id=delivery.event_id, error=result.error)
-
-    async def _record(self, work: Callable[[Any], Any]) -> Any:
-        """Write what happened, however long the database takes to come back: the endpoint was told already."""
-        while True:
-            try:
-                return await self._house.database.write(work)
-            except StorageUnavailable as exc:
-                log.warning("storage_unavailable", stage=self.name, reason=str(exc))
-                await asyncio.sleep(STORAGE_RETRY_S)
+            # A caller's dead host is the caller's to mend.
+            say = log.info if result.target.guarded else log.warning
+            say("webhook_disabled" if turned == "disabled" else "webhook_failing", **_who(result))
 
 
-def _about(delivery: outbox.Delivery, result: _Result) -> dict[str, object]:
-    """What `webhook.parked` and `webhook.disabled` say: the endpoint, and the event it did not take."""
-    return {
-        "endpoint": delivery.endpoint,
-        "event": delivery.event_id,
-        "type": delivery.type,
-        "error": result.error,
-    }
+def _who(result: Result) -> dict[str, Any]:
+    return {"endpoint": result.target.name, "event_id": result.delivery.event_id, "error": result.error}

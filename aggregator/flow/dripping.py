@@ -90,7 +90,8 @@ class Dripping:
         log.info("run_made", order_id=parent.id, run=child.id, ordinal=made + 1, more=more)
 
     def _run(self, parent: Order, family: Sequence[Member], ordinal: int, now: datetime) -> Order:
-        """A run carries nothing by which a caller would take it for the order that he placed."""
+        """A run carries nothing by which a caller would take it for the order that he placed, its callback included:
+        that hears of the parent, which tells the sums."""
         return Order(
             id=OrderId(new_id("ord", now)),
             number=OrderNumber(0),
@@ -105,7 +106,6 @@ class Dripping:
             params=own_params(parent),
             max_cost=run_budget(parent, family, self._rates),
             pinned_provider=parent.pinned_provider,
-            callback_url=parent.callback_url,
             role=Role.RUN,
             parent=parent.id,
             ordinal=ordinal,

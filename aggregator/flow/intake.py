@@ -305,6 +305,8 @@ class Intake:
             raise Problem(ProblemKind.INVALID_FIELD, f"no offer of this service is there; it has {offered}", "provider")
         if wish.max_cost is not None:
             self._check_max_cost(wish.max_cost)
+        if wish.callback_url is not None:
+            self._house.endpoints.check_callback(wish.owner, wish.callback_url)
 
     def _check_max_cost(self, limit: Money) -> None:
         settings = self._house.settings

@@ -25,7 +25,6 @@ class Sequencing:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._patterns = {hook.name: hook.events for hook in house.settings.webhooks if hook.enabled}
         self._stopping = False
 
     async def run_once(self) -> int:
@@ -44,7 +43,18 @@ class Sequencing:
         return total
 
     def _targets(self, event: outbox.Fresh) -> Sequence[str]:
-        return takers(self._patterns, event.type, event.data)
+        """The operator's endpoints that want it, also those that are switched off; and the callback of its order."""
+        endpoints = self._house.endpoints
+        patterns = {
+            name: hook.events
+            for name, hook in endpoints.hooks.items()
+            if not hook.services or event.service in hook.services or event.type == "webhook.test"
+        }
+        found = takers(patterns, event.type, event.data)
+        callback = endpoints.callback(event.owner, event.callback_url)
+        if callback is not None:
+            found.append(callback)
+        return found
 
     async def idle(self) -> None:
         """Nothing goes on after `run_once` returned."""

@@ -188,9 +188,18 @@ _RULES: Final = (
         "an event skips ahead of an earlier one only when that one's hold is over",
         """
         SELECT 'delivery ' || b.id, 'reached ' || b.endpoint || ' before delivery ' || a.id || ' of lane ' || a.lane
-        FROM deliveries a JOIN deliveries b ON b.endpoint = a.endpoint AND b.lane = a.lane AND b.id > a.id
+        FROM deliveries a JOIN deliveries b
+          ON b.endpoint = a.endpoint AND b.lane = a.lane AND b.event_seq > a.event_seq
         WHERE a.state = 'pending' AND a.finished_at IS NULL AND b.state = 'delivered'
           AND ((a.tries = 0 AND a.next_at < b.finished_at) OR a.hold_until > b.finished_at)
+        """,
+    ),
+    _Rule(
+        "an endpoint with something to send is looked at in time",
+        """
+        SELECT 'endpoint ' || p.name, 'delivery ' || d.id || ' waits, and nobody looks'
+        FROM endpoints p JOIN deliveries d ON d.endpoint = p.name
+        WHERE p.enabled AND d.state = 'pending' AND d.claim_token IS NULL AND p.next_at IS NULL
         """,
     ),
     # --- what is due is a column: nothing that goes on is forgotten

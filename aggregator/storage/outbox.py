@@ -1,4 +1,4 @@
-"""Events and their deliveries: written with the fact they tell of, numbered after the commit, sent later.
+"""Events: written with the fact they tell of, numbered after the commit, fanned out to the endpoints that want them.
 
 An event's bytes are made once, here, and never again. Positions are given by one sequencer after the commit, so a
 reader of the feed never misses an event because another committed later.
@@ -7,39 +7,25 @@ reader of the feed never misses an event because another committed later.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    and_,
-    bindparam,
-    case,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, text, update
 
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.documents import Related, accepted_text, order_document
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import new_id
 from aggregator.domain.orders import Order
-from aggregator.storage import claims
+from aggregator.storage import endpoints
 from aggregator.storage.bulk import Rows
 from aggregator.storage.tables import deliveries, events, orders, sequences
 
 _SEQUENCER_KEY: Final = 0x7365_7175_656E_6365
-# As a literal: a bound value would not let SQLite see that the partial indexes of what is pending apply.
-_PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
+URGENT: Final = frozenset({"sms.code", "webhook.test"})
+"""Events that are sent before what else waits at an endpoint: somebody sits there and waits for them."""
 
 
 def render(event_type: str, at: datetime, data: Mapping[str, object]) -> str:
@@ -101,8 +87,9 @@ def _accepted_body(order: Order) -> str:
     return f'{head}"data":{{"order":{document},"sequence":1}}}}'
 
 
-def append_general(connection: Connection, draft: Draft, at: datetime) -> None:
-    """Write an event that belongs to no order: provider, catalogue, webhook. Without a lane it waits for no other."""
+def append_general(connection: Connection, draft: Draft, at: datetime) -> str:
+    """Write an event that belongs to no order: provider, catalogue, webhook; its id. Without a lane it waits for no
+    other."""
     event_id = new_id("evt", at)
     connection.execute(
         insert(events).values(
@@ -113,6 +100,7 @@ def append_general(connection: Connection, draft: Draft, at: datetime) -> None:
             created_at=at,
         )
     )
+    return event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +111,24 @@ class Fresh:
     position: int
     type: str
     order_number: int | None
+    service: str | None
     callback_url: str | None
     owner: str | None
     data: Mapping[str, object]
+
+
+_FRESH: Final = select(
+    events.c.seq,
+    events.c.type,
+    events.c.lane,
+    events.c.position,
+    events.c.created_at,
+    events.c.order_number,
+    orders.c.service,
+    orders.c.callback_url,
+    orders.c.owner,
+    case((events.c.type.like("webhook.%"), events.c.body)).label("body"),
+).select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
 
 
 def _advance(connection: Connection, count: int) -> int:
@@ -149,21 +152,7 @@ def sequence(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEQUENCER_KEY})
-    rows = connection.execute(
-        select(
-            events.c.seq,
-            events.c.type,
-            events.c.lane,
-            events.c.order_number,
-            orders.c.callback_url,
-            orders.c.owner,
-            case((events.c.type.like("webhook.%"), events.c.body)).label("body"),
-        )
-        .select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
-        .where(events.c.position.is_(None))
-        .order_by(events.c.seq)
-        .limit(limit)
-    ).all()
+    rows = connection.execute(_FRESH.where(events.c.position.is_(None)).order_by(events.c.seq).limit(limit)).all()
     if not rows:
         return 0
     last = _advance(connection, len(rows))
@@ -173,209 +162,56 @@ def sequence(
         [{"of_seq": row.seq, "new_position": position} for position, row in placed],
     )
     fan_out: list[dict[str, Any]] = []
+    called_back: dict[int, int] = {}
     for position, row in placed:
-        data = json.loads(row.body)["data"] if row.body else {}
-        fresh = Fresh(row.seq, position, row.type, row.order_number, row.callback_url, row.owner, data)
+        if row.callback_url is not None:
+            called_back[row.seq] = row.order_number
+        fresh = _fresh(row, position)
         fan_out.extend(
             {
                 "event_seq": row.seq,
                 "endpoint": endpoint,
                 "lane": row.lane,
                 "state": "pending",
+                "urgent": row.type in URGENT,
                 "next_at": now,
                 "created_at": now,
             }
             for endpoint in targets(fresh)
         )
+    if called_back:
+        gone = _gone(connection, set(called_back.values()))
+        fan_out = [entry for entry in fan_out if (called_back.get(entry["event_seq"]), entry["endpoint"]) not in gone]
     if fan_out:
+        endpoints.ensure(connection, {entry["endpoint"] for entry in fan_out}, now)
         connection.execute(insert(deliveries), fan_out)
+        endpoints.wake(connection, {entry["endpoint"] for entry in fan_out}, now)
     return len(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A claimed delivery with the exact bytes to send."""
-
-    id: int
-    endpoint: str
-    lane: str
-    event_id: str
-    type: str
-    body: str
-    tries: int
-    hold_until: datetime | None
-    created_at: datetime
-    order_number: int | None
-
-
-def _deliverable() -> ColumnElement[bool]:
-    """Per lane only the first that is not yet delivered, unless it is past its hold and has stepped aside."""
-    ahead = deliveries.alias("ahead")
-    # A scalar subquery and not NOT EXISTS: PostgreSQL would make a join of that, over all that is pending.
-    blocked_by = (
-        select(ahead.c.id)
-        .where(
-            ahead.c.endpoint == deliveries.c.endpoint,
-            ahead.c.lane == deliveries.c.lane,
-            ahead.c.id < deliveries.c.id,
-            ahead.c.state == _PENDING,
-            or_(ahead.c.hold_until.is_(None), ahead.c.hold_until > claims.NOW),
-        )
-        .limit(1)
-        .scalar_subquery()
+def _gone(connection: Connection, order_numbers: set[int]) -> set[tuple[int | None, str]]:
+    """Orders whose callback answered 410 for good, with its endpoint."""
+    rows = connection.execute(
+        select(events.c.order_number, deliveries.c.endpoint)
+        .select_from(events.join(deliveries, deliveries.c.event_seq == events.c.seq))
+        .where(events.c.order_number.in_(order_numbers))
+        .where(deliveries.c.state == "parked", deliveries.c.last_status == 410)
     )
-    return and_(
-        deliveries.c.endpoint == bindparam("of_endpoint"),
-        deliveries.c.state == _PENDING,
-        deliveries.c.next_at <= claims.NOW,
-        blocked_by.is_(None),
+    return {(row[0], row[1]) for row in rows if endpoints.owner_of(row[1])}
+
+
+def fresh_events(connection: Connection, *, after: int, until: int, limit: int) -> list[tuple[Fresh, datetime, str]]:
+    """The next events behind a position up to another one, as they were when they got theirs; each with the time it was
+    made and its lane."""
+    rows = connection.execute(
+        _FRESH.where(events.c.position > after, events.c.position <= until).order_by(events.c.position).limit(limit)
     )
+    return [(_fresh(row, row.position), row.created_at, row.lane) for row in rows]
 
 
-_DUE: Final = claims.Claimable(
-    deliveries, deliveries.c.id, where=_deliverable(), order_by=(deliveries.c.next_at, deliveries.c.id)
-)
-_WAITING: Final = (
-    select(deliveries.c.id)
-    .where(
-        deliveries.c.endpoint == bindparam("of_endpoint"),
-        deliveries.c.state == _PENDING,
-        deliveries.c.next_at <= claims.NOW,
-        claims.unclaimed(deliveries),
-    )
-    .limit(1)
-)
-
-
-def due_endpoints(connection: Connection, endpoints: Iterable[str], now: datetime) -> list[str]:
-    """Which of these endpoints have something due that nobody works on."""
-
-    def waits(endpoint: str) -> bool:
-        return connection.execute(_WAITING, {"of_endpoint": endpoint, "now": now}).first() is not None
-
-    return [name for name in endpoints if waits(name)]
-
-
-def claim_deliveries(
-    connection: Connection, endpoint: str, now: datetime, *, limit: int, lease_s: float, token: str
-) -> list[Delivery]:
-    """The next deliveries of an endpoint."""
-    rows = claims.claim(connection, _DUE, now, limit=limit, lease_s=lease_s, token=token, of_endpoint=endpoint)
-    if not rows:
-        return []
-    bodies = {
-        row.seq: row
-        for row in connection.execute(
-            select(events.c.seq, events.c.id, events.c.type, events.c.body, events.c.order_number).where(
-                events.c.seq.in_([row["event_seq"] for row in rows])
-            )
-        )
-    }
-    return [_delivery(row, bodies[row["event_seq"]]) for row in rows]
-
-
-def _delivery(row: RowMapping, event: Any) -> Delivery:
-    return Delivery(
-        id=row["id"],
-        endpoint=row["endpoint"],
-        lane=row["lane"],
-        event_id=event.id,
-        type=event.type,
-        body=event.body,
-        tries=row["tries"],
-        hold_until=row["hold_until"],
-        created_at=row["created_at"],
-        order_number=event.order_number,
-    )
-
-
-def settle(connection: Connection, delivery_id: int, token: str, **values: object) -> None:
-    """Record how a delivery went; ClaimLost when it was claimed anew since."""
-    claims.release(connection, deliveries, deliveries.c.id, delivery_id, token, **values)
-
-
-def delivered(connection: Connection, delivery: Delivery, token: str, at: datetime, *, status: int, ms: int) -> None:
-    """Record that the endpoint has it; ClaimLost when it was claimed anew since."""
-    _finish(connection, delivery, token, at, state="delivered", last_status=status, last_error=None, last_ms=ms)
-
-
-def failed(
-    connection: Connection,
-    delivery: Delivery,
-    token: str,
-    at: datetime,
-    *,
-    next_at: datetime,
-    hold_until: datetime,
-    status: int | None,
-    error: str,
-    ms: int,
-) -> None:
-    """Record a failure that is tried again; ClaimLost when it was claimed anew since.
-
-    What it holds back comes due with it, so that claims need not look at it every time and pass it over.
-    """
-    settle(
-        connection,
-        delivery.id,
-        token,
-        tries=delivery.tries + 1,
-        next_at=next_at,
-        hold_until=hold_until,
-        last_status=status,
-        last_error=error,
-        last_ms=ms,
-    )
-    if hold_until > at:
-        _move_behind(connection, delivery, min(next_at, hold_until))
-
-
-def parked(
-    connection: Connection,
-    delivery: Delivery,
-    token: str,
-    at: datetime,
-    *,
-    status: int | None,
-    error: str,
-    ms: int,
-    drafts: Sequence[Draft],
-) -> None:
-    """Record that it is tried no more, and the events that tell of it; ClaimLost when it was claimed anew since."""
-    _finish(connection, delivery, token, at, state="parked", last_status=status, last_error=error, last_ms=ms)
-    for draft in drafts:
-        append_general(connection, draft, at)
-
-
-def _finish(connection: Connection, delivery: Delivery, token: str, at: datetime, **values: object) -> None:
-    tries = delivery.tries + 1
-    settle(connection, delivery.id, token, tries=tries, next_at=None, finished_at=at, **values)
-    if delivery.tries:
-        _move_behind(connection, delivery, at)
-
-
-def _move_behind(connection: Connection, delivery: Delivery, next_at: datetime) -> None:
-    """Let what waits in the same lane for this one, and never failed itself, come due then."""
-    connection.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.endpoint == delivery.endpoint,
-            deliveries.c.lane == delivery.lane,
-            deliveries.c.id > delivery.id,
-            deliveries.c.state == _PENDING,
-            deliveries.c.hold_until.is_(None),
-        )
-        .values(next_at=next_at)
-    )
-
-
-def hasten(connection: Connection, endpoint: str, now: datetime, *, held_from: datetime | None = None) -> int:
-    """The endpoint answers again: all that waits for it is due now; with `held_from`, only what never failed or whose
-    hold ends then or later."""
-    waiting = and_(deliveries.c.endpoint == endpoint, deliveries.c.state == _PENDING, deliveries.c.next_at > now)
-    if held_from is not None:
-        waiting = and_(waiting, or_(deliveries.c.hold_until.is_(None), deliveries.c.hold_until >= held_from))
-    return connection.execute(update(deliveries).where(waiting).values(next_at=now)).rowcount
+def _fresh(row: Any, position: int) -> Fresh:
+    data = json.loads(row.body)["data"] if row.body else {}
+    return Fresh(row.seq, position, row.type, row.order_number, row.service, row.callback_url, row.owner, data)
 
 
 class Told(NamedTuple):
@@ -408,16 +244,3 @@ def of_order(connection: Connection, number: int) -> list[RowMapping]:
     """Every event of one order, by sequence."""
     query = select(events).where(events.c.order_number == number).order_by(events.c.sequence)
     return list(connection.execute(query).mappings())
-
-
-def oldest_waiting(connection: Connection) -> datetime | None:
-    """When the oldest undelivered event was made; for metrics."""
-    oldest: datetime | None = connection.execute(
-        select(func.min(deliveries.c.created_at)).where(deliveries.c.state == _PENDING)
-    ).scalar_one()
-    return oldest
-
-
-def hold_end(first_failure: datetime, hold_s: float) -> datetime:
-    """Until when a failing event holds its lane back."""
-    return first_failure + timedelta(seconds=hold_s)

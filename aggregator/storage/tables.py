@@ -72,6 +72,12 @@ CLAIM: Final = "claim_token IS NOT NULL"
 REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
 OPEN_REFILL: Final = "state IN ('requested', 'unclear', 'pending', 'in_progress')"
 DELIVERY_STATES: Final = ("pending", "delivered", "parked")
+ENDPOINT_STANDINGS: Final = (
+    "new",  # never heard of
+    "good",  # its last answer was a success
+    "failing",
+)
+REPLAY_KINDS: Final = ("events", "parked", "waiting")
 LEDGER_KINDS: Final = ("reading", "charge", "refund", "top_up", "unexplained")
 
 
@@ -522,6 +528,11 @@ deliveries = Table(
     Column("last_status", Integer),
     Column("last_error", Text),
     Column("last_ms", Integer),
+    Column("last_at", Instant),
+    # The first bytes of the last answer, without secrets.
+    Column("last_excerpt", Text),
+    # Goes before what else is due at its endpoint: codes are worth something for minutes.
+    Column("urgent", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", Instant, nullable=False),
     Column("finished_at", Instant),
     *claim_columns(),
@@ -530,7 +541,67 @@ deliveries = Table(
     CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="due_while_pending"),
     partial_index("ix_deliveries_due", "endpoint", "next_at", "id", where="state = 'pending'"),
     partial_index("ix_deliveries_claim", "claimed_until", where=CLAIM),
-    partial_index("ix_deliveries_lane", "endpoint", "lane", "id", where="state = 'pending'"),
+    partial_index("ix_deliveries_urgent", "endpoint", "next_at", "id", where="state = 'pending' AND urgent"),
+    # By the event and not by the delivery: a replay may make the delivery of an earlier event later.
+    partial_index("ix_deliveries_lane", "endpoint", "lane", "event_seq", where="state = 'pending'"),
+    partial_index("ix_deliveries_parked", "endpoint", "event_seq", where="state = 'parked'"),
+    # A delivery is looked for by its event when that is replayed, shown or removed.
+    Index("ix_deliveries_event_seq", "event_seq"),
+    sqlite_autoincrement=True,
+)
+
+# Whoever is sent deliveries: the operator's endpoints, and for each caller the hosts of its callback URLs (`owner`).
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("name", String(140), nullable=False, unique=True),
+    Column("owner", String(100), nullable=False, server_default=""),
+    # What was made by API; NULL for what the config or a caller's order names.
+    Column("settings", JsonText),
+    Column("secrets", LargeBinary),
+    # Whether anything is sent: it is in the config or was made by API, and nobody and nothing has disabled it.
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("disabled_at", Instant),
+    Column("disabled_reason", Text),
+    Column("standing", String(8), nullable=False, server_default="new"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("failing_since", Instant),
+    Column("last_success_at", Instant),
+    Column("last_failure_at", Instant),
+    Column("last_error", Text),
+    # When the next of its deliveries is due, or this is to be found out; NULL: nothing waits, or it is not enabled.
+    Column("next_at", Instant),
+    # While it fails it is left alone until then, and tried with one delivery.
+    Column("next_probe_at", Instant),
+    Column("deleted_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    CheckConstraint(one_of("standing", ENDPOINT_STANDINGS), name="standing"),
+    CheckConstraint("enabled OR next_at IS NULL", name="left_alone"),
+    CheckConstraint("deleted_at IS NULL OR NOT enabled", name="deleted"),
+    CheckConstraint("(failing_since IS NOT NULL) = (standing = 'failing')", name="failing"),
+    partial_index("ix_endpoints_due", "owner", "standing", "next_at", "id", where="next_at IS NOT NULL"),
+    partial_index("ix_endpoints_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
+    Index("ix_endpoints_owner", "owner", "id"),
+    sqlite_autoincrement=True,
+)
+
+# Deliveries that are to come due again, many of them: done in steps, so that no transaction grows with their number.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", BigKey, primary_key=True),
+    Column("endpoint", String(140), nullable=False),
+    Column("kind", String(8), nullable=False),
+    # The last position or delivery that was done, and the last that is to be.
+    Column("after", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    # Of `events`: none made before; of `waiting`: only what was held back then or later, and never what failed since.
+    Column("since", Instant),
+    Column("created_at", Instant, nullable=False),
+    CheckConstraint(one_of("kind", REPLAY_KINDS), name="kind"),
+    Index("ix_replays_endpoint", "endpoint"),
     sqlite_autoincrement=True,
 )
 

@@ -44,13 +44,13 @@ SINCE: Final = instant("since", "Only orders accepted at this instant or later."
 STUCK: Final = flag("stuck", "`true`: only orders that stand still for too long; `false`: only the others.")
 LIST_QUERY: Final = Parameters(STATE, SERVICE, PROVIDER, REFERENCE, PARENT, SINCE, STUCK, paged=True)
 
-_REFERENCE: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
+ORDER_NAME: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
 
 
 def find_order(connection: Connection, request: web.Request, owner: str | None) -> Order:
     """The order that the path names by id or number; Problem 404 when `owner` has no such order."""
     reference = request.match_info["order"]
-    found = order_store.find(connection, reference, owner) if _REFERENCE.fullmatch(reference) else None
+    found = order_store.find(connection, reference, owner) if ORDER_NAME.fullmatch(reference) else None
     if found is None:
         raise Problem(ProblemKind.UNKNOWN_ORDER, "no order of yours has this id or number")
     return found

@@ -16,11 +16,18 @@ from aggregator.storage.database import RowMapping
 from aggregator.storage.offered import CountryOf, Filters
 from aggregator.web.auth import Caller
 from aggregator.web.problems import invalid
-from aggregator.web.query import Parameters, Query, query_of, text
+from aggregator.web.query import Parameter, Parameters, Query, query_of, text
 from aggregator.web.rendering import json_response, listing, times
 from aggregator.web.services import services_of
 
-PROVIDER: Final = text("provider", "Only what this provider has, by its name in the config.", longest=100)
+PROVIDER: Final[Parameter[str | None]] = Parameter(
+    "provider",
+    "Only what this provider has, by its name in the config.",
+    {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    lambda _, value: value,
+    None,
+    "smmplus",
+)
 COUNTRY: Final = text("country", "Only this country, as the provider writes it.", longest=32, example="us")
 WORDS: Final = text("q", "Words that must all be in a name, id or title.", longest=200, example="openai")
 PROJECTS_QUERY: Final = Parameters(PROVIDER, COUNTRY, WORDS, paged=True)

@@ -22,7 +22,7 @@ from aggregator.domain.orders import UNFINISHED
 from aggregator.flow.base import House
 from aggregator.flow.health import Condition
 from aggregator.log import get_logger
-from aggregator.storage import catalogue, orders, outbox
+from aggregator.storage import catalogue, deliveries, orders
 from aggregator.storage.database import Connection, RowMapping
 from aggregator.web.auth import GATE, READERS, is_unix
 from aggregator.web.rendering import json_response
@@ -184,7 +184,7 @@ def _from_database(house: House, connection: Connection) -> Mapping[str, RowMapp
     counts = orders.counts(connection)
     for state in UNFINISHED:
         ORDERS.labels(state).set(counts.get(state, 0))
-    oldest = outbox.oldest_waiting(connection)
+    oldest = deliveries.oldest_waiting(connection)
     UNDELIVERED.set((house.clock.now() - oldest).total_seconds() if oldest is not None else 0)
     rows = catalogue.health(connection)
     for name, row in rows.items():

@@ -162,8 +162,11 @@ class OrderRequest(QuoteRequest):
         description=f"The caller's own data, at most {MAX_METADATA} bytes as JSON; given back as it came.",
         examples=[{"customer": 17}],
     )
-    callback_url: Annotated[Any, WithJsonSchema({"type": "null"})] = Field(
-        None, description="Not available yet: null, or left out. Events go to the config's `webhooks`."
+    callback_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = Field(
+        None,
+        description="Where this order's events are sent, too, signed with the key's `callback_secret`: http(s), "
+        "ports 80, 443 and 8000 to 9999, no user info, no address that is not public.",
+        examples=["https://shop.example/callback"],
     )
 
 
@@ -247,8 +250,6 @@ def validate(model: type[M], value: object, *, deep: bool = True) -> M:
 def new_order(value: object, owner: str, currency: str) -> NewOrder:
     """The wish that one order's JSON stands for; `currency` is what a bare `max_cost` is in."""
     request = validate(OrderRequest, value)
-    if request.callback_url is not None:
-        raise invalid("per-order callbacks are not available yet; use `webhooks` in the config", "callback_url")
     metadata = {name: _plain(item, f"metadata.{name}") for name, item in (request.metadata or {}).items()}
     return NewOrder(
         owner=owner,
@@ -260,6 +261,7 @@ def new_order(value: object, owner: str, currency: str) -> NewOrder:
         metadata=metadata,
         max_cost=_max_cost(request.max_cost, currency),
         provider=request.provider,
+        callback_url=request.callback_url,
     )
 
 
@@ -362,8 +364,7 @@ _SENTENCES: Final = {
 
 def _sentence(model: type[RequestModel], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        known = [name for name in model.model_fields if name != "callback_url"]
-        return f"is no field of {model.what}{did_you_mean(str(error['loc'][-1])[:64], known)}"
+        return f"is no field of {model.what}{did_you_mean(str(error['loc'][-1])[:64], model.model_fields)}"
     template = _SENTENCES.get(error["type"])
     if template is None:
         return error["msg"]

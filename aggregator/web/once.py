@@ -19,11 +19,14 @@ from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.flow.base import House
 from aggregator.storage import idempotency
 from aggregator.storage.database import Connection, Database
+from aggregator.storage.deliverables import Sealer
 from aggregator.storage.idempotency import Entry, Stored
 from aggregator.web.problems import STORED, invalid
 from aggregator.web.rendering import REQUEST_ID, Answer, problem_answer, response
 
 HEADER: Final = "Idempotency-Key"
+SEALED: Final = "sealed:"
+"""What a stored answer begins with that holds a secret; JSON never does."""
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 MAX_KEY: Final = 255
 # draft-ietf-httpapi-idempotency-key-header: a structured-field string; bare keys are what most clients send.
@@ -93,18 +96,31 @@ async def find(house: House, key: Key) -> Entry | None:
     return entry
 
 
-def replayed(stored: Stored) -> web.Response:
+def replayed(stored: Stored, sealer: Sealer | None = None) -> web.Response:
     headers = dict(REPLAYED)
+    body = stored.body
+    if body.startswith(SEALED) and sealer is not None:
+        body = sealer.open(body.removeprefix(SEALED).encode())
     if stored.status == 201:
-        headers["Location"] = f"/v1/orders/{json.loads(stored.body)['id']}"
-    return response(Answer(stored.status, stored.body, headers))
+        made = json.loads(body)
+        headers["Location"] = f"/v1/orders/{made['id']}" if "id" in made else f"/v1/webhooks/{made['name']}"
+    return response(Answer(stored.status, body, headers))
 
 
 class _Recording:
     """A database whose writes keep the request's answer in their own transaction."""
 
-    def __init__(self, inner: Database, render: Callable[[Connection, Any], Answer], house: House, key: Key | None):
+    def __init__(
+        self,
+        inner: Database,
+        render: Callable[[Connection, Any], Answer],
+        house: House,
+        key: Key | None,
+        *,
+        sealed: bool,
+    ):
         self.kind = inner.kind
+        self._sealed = sealed
         self._inner = inner
         self._render = render
         self._house = house
@@ -119,7 +135,7 @@ class _Recording:
             result = work(connection)
             answer = self._render(connection, result)
             if self._key is not None:
-                _keep(connection, self._house, self._key, answer)
+                _keep(connection, self._house, self._key, answer, sealed=self._sealed)
             return result, answer
 
         result, self.answer = await self._inner.write(both)
@@ -132,8 +148,9 @@ class _Recording:
         await self._inner.close()
 
 
-def _keep(connection: Connection, house: House, key: Key, answer: Answer) -> None:
-    entry = Entry(key.fingerprint, Stored(answer.status, answer.body))
+def _keep(connection: Connection, house: House, key: Key, answer: Answer, *, sealed: bool = False) -> None:
+    body = SEALED + house.sealer.seal(answer.body).decode() if sealed else answer.body
+    entry = Entry(key.fingerprint, Stored(answer.status, body))
     if not idempotency.keep(connection, key.owner, key.key, entry, house.clock.now()):
         # Another process took the key in between.
         raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, f"try again in a moment, with the same {HEADER}")
@@ -146,17 +163,20 @@ async def once(
     body: bytes,
     work: Callable[[House], Awaitable[object]],
     render: Callable[[Connection, Any], Answer],
+    *,
+    sealed: bool = False,
 ) -> web.Response:
     """Answer a request that changes something by one write of the house it is given, once per Idempotency-Key.
 
-    `render` makes the answer of what the write returned, inside the write's transaction.
+    `render` makes the answer of what the write returned, inside the write's transaction. `sealed`: the answer holds a
+    secret, and is kept like one.
     """
     key = key_of(request, owner, body)
     with request.app[RUNNING].only(key):
         if key is not None and (entry := await find(house, key)) is not None:
             assert entry.answer is not None, "only a new order's answer is made again, and its path is another one"
-            return replayed(entry.answer)
-        recording = _Recording(house.database, render, house, key)
+            return replayed(entry.answer, house.sealer)
+        recording = _Recording(house.database, render, house, key, sealed=sealed)
         try:
             await work(replace(house, database=cast(Database, recording)))
         except Problem as problem:

@@ -51,6 +51,11 @@ PATH_PARAMETERS: Final[Mapping[str, tuple[str, Json, str]]] = {
         {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
         "smmplus",
     ),
+    "webhook": (
+        "The endpoint's name.",
+        {"type": "string", "minLength": 1, "maxLength": 140, "pattern": r"^[^/{}\u0000-\u001f\u007f]*$"},
+        "shop",
+    ),
     "service": (
         "The provider's id of the service, or its SMS project.",
         {"type": "string", "minLength": 1, "maxLength": 128, "pattern": r"^[^/{}\u0000-\u001f\u007f]*$"},

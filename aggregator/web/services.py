@@ -36,6 +36,8 @@ class WebServices:
     version: str
     loop_limit_s: Callable[[str], float] = usual_loop_limit_s
     """How old a loop of this name may get before `/livez` fails."""
+    redact: Callable[[str], None] = lambda _: None
+    """A secret that was just made: no log line may show it."""
 
 
 SERVICES: Final = web.AppKey("services", WebServices)

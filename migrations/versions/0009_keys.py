@@ -16,7 +16,7 @@ from alembic import op
 from aggregator.storage.types import Instant
 
 revision = "0009"
-down_revision: str | None = "0007"
+down_revision: str | None = "0008"
 branch_labels = None
 depends_on = None
 

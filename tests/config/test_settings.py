@@ -49,7 +49,8 @@ def test_defaults_are_those_of_the_contract(load_with: LoadWith) -> None:
     }  # fmt: skip
     assert hook == {
         "name": "hook", "url": "http://127.0.0.1:9000/hook", "secret": [{"value": "[secret]", "until": None}],
-        "events": ["*"], "timeout_s": 15, "order_hold_s": 3600, "enabled": True,
+        "events": ["*"], "services": [], "description": None, "timeout_s": 15, "order_hold_s": 3600,
+        "disable_after_days": 5, "enabled": True,
         "retry_s": [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400],
     }  # fmt: skip
     assert dump["keys"][0] == {

@@ -8,7 +8,18 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, exists, func, literal, select, union_all
 
 from aggregator.domain.orders import FINAL
-from aggregator.storage.tables import attempts, cancels, deliveries, events, numbers, orders, providers, refills
+from aggregator.storage.tables import (
+    attempts,
+    cancels,
+    deliveries,
+    endpoints,
+    events,
+    numbers,
+    orders,
+    providers,
+    refills,
+    replays,
+)
 
 
 def _due_query() -> Any:
@@ -24,6 +35,7 @@ def _due_query() -> Any:
     rows += [of("refilling", orders.c.next_refill_at), of("counting", orders.c.next_count_at)]
     rows += [of("dripping", orders.c.next_run_at), of("dripping", orders.c.next_sum_at)]
     rows += [of("remainders", orders.c.next_remainder_at)]
+    rows += [of("delivery", endpoints.c.next_at), of("replaying", replays.c.created_at)]
     sent = cancels.c.sent_at.is_not(None)
     rows += [of("canceling", cancels.c.claimed_until, cancels.c.state == "requested", sent)]
     rows += [of("canceling", cancels.c.next_at, cancels.c.state != "requested")]
@@ -33,7 +45,6 @@ def _due_query() -> Any:
         ("sms_watch", numbers, numbers.c.next_check_at, numbers.c.next_check_at.is_not(None)),
         ("canceling", cancels, cancels.c.next_at, (cancels.c.state == "requested") & ~sent),
         ("refilling", refills, refills.c.next_poll_at, refills.c.next_poll_at.is_not(None)),
-        ("delivery", deliveries, deliveries.c.next_at, deliveries.c.state == "pending"),
     ):
         rows.append(of(stage, moment, more, table.c.claim_token.is_(None)))
         rows.append(of(stage, table.c.claimed_until, more, table.c.claim_token.is_not(None)))

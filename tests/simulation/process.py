@@ -27,6 +27,7 @@ from aggregator.flow.polling import Polling
 from aggregator.flow.reconcile import Reconcile
 from aggregator.flow.refilling import Refilling
 from aggregator.flow.remainders import Remainders
+from aggregator.flow.replaying import Replaying
 from aggregator.flow.routing import Routing
 from aggregator.flow.sequencing import Sequencing
 from aggregator.flow.sms_watch import SmsWatch
@@ -112,6 +113,7 @@ class Process:
             self.sync,
             Sequencing(self.house),
             Delivery(self.house, outbound, jitter=life.dice.random),
+            Replaying(self.house),
         )
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

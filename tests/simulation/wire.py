@@ -255,7 +255,7 @@ class SimulatedOutbound:
         return outcome
 
     async def deliver(
-        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, *, guarded: bool = False
     ) -> Delivered | LostReply | NotSent:
         self._check()
         future = self._wire.webhook(body, headers)

@@ -200,7 +200,7 @@ async def test_what_is_due_moves_along_with_the_clock_and_what_has_happened_stay
     assert changed == {
         "orders.next_route_at", "orders.give_up_at", "orders.next_poll_at", "orders.claimed_until",
         "attempts.claimed_until", "numbers.next_check_at", "deliveries.next_at", "deliveries.hold_until",
-        "providers.next_catalogue_at", "providers.next_balance_at",
+        "providers.next_catalogue_at", "providers.next_balance_at", "endpoints.next_at",
     } - {name for name in ("deliveries.hold_until",) if not any(before[name])}  # fmt: skip
     assert moved >= len(changed)
     for name in changed - {"orders.give_up_at"}:
@@ -222,6 +222,7 @@ def test_every_moment_that_is_claimed_or_due_is_known_as_one() -> None:
         "created_at", "updated_at", "finished_at", "sent_at", "requested_at", "delivered_at", "placed_at", "stuck_at",
         "alone_since", "count_at", "cancel_at", "balance_at", "catalogue_at", "batch_at", "down_since", "stock_at",
         "first_seen_at", "seen_at", "at", "first_at", "last_at",
+        "disabled_at", "failing_since", "last_success_at", "last_failure_at", "deleted_at", "since",
     }  # fmt: skip
     # The breaker looks at its clock itself, and when a number ends is the provider's to say.
     assert instants - known <= happened | {"open_until", "expires_at"}

@@ -84,6 +84,8 @@ def together(reports: list[Report], seconds: float) -> list[str]:
         f"refills {sum(r.refills for r in reports)}, cancels {sum(r.cancels for r in reports)}, "
         f"unclear {sum(r.unclear for r in reports)}, {seconds:.0f} s",
         f"named points reached: {len(POINTS) - len(missed)} of {len(POINTS)} {' '.join(missed)}".rstrip(),
+        f"events {sum(r.events for r in reports)}: missing at the endpoint {sum(r.missing for r in reports)}, "
+        f"out of order {sum(r.misplaced for r in reports)}, taken again {sum(r.repeated for r in reports)}",
         f"double {sum(len(r.double) for r in reports)}, lost {sum(len(r.lost) for r in reports)}, "
         f"broken invariants {sum(len(r.broken) for r in reports)}",
     ]

@@ -68,6 +68,10 @@ class Report:
     runs: int = 0
     remainders: int = 0
     events: int = 0
+    missing: int = 0
+    misplaced: int = 0
+    repeated: int = 0
+    """Events that the endpoint never took, took before an earlier one of their lane, and took more than once."""
     unclear: int = 0
     double: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -86,6 +90,8 @@ class Report:
             f"  orders {self.orders} ({self.runs} runs, {self.remainders} remainders), purchases {self.purchases}, "
             f"refills {self.refills}, cancels {self.cancels}, events {self.events}, unclear {self.unclear}",
             f"  double {len(self.double)}, lost {len(self.lost)}, broken invariants {len(self.broken)}",
+            f"  events missing at the endpoint {self.missing}, out of order {self.misplaced}, "
+            f"taken again {self.repeated}",
             f"  named points reached {len(POINTS) - len(missed)} of {len(POINTS)}",
             *(f"  DOUBLE {line}" for line in self.double),
             *(f"  LOST {line}" for line in self.lost),
@@ -315,6 +321,25 @@ class Torture:
             self._ask(name)
         return not self._unanswered
 
+    def _judge_deliveries(self, connection: Connection) -> None:
+        """The endpoint's log against the events: all there, and in a lane in their order; no hold was ever over."""
+        report, taken = self.report, self._receiver.taken
+        places = _first_places(taken)
+        report.repeated = len(taken) - len(places)
+        last: dict[str, tuple[int, str]] = {}
+        query = select(events.c.id, events.c.lane).where(events.c.order_number.is_not(None)).order_by(events.c.seq)
+        for row in connection.execute(query):
+            place = places.get(row.id)
+            if place is None:
+                report.missing += 1
+                report.lost.append(f"lost: the endpoint never took event {row.id}")
+                continue
+            before, earlier = last.get(row.lane, (-1, ""))
+            if place < before:
+                report.misplaced += 1
+                report.broken.append(f"event {row.id} was taken before {earlier} of lane {row.lane}")
+            last[row.lane] = max((before, earlier), (place, row.id))
+
     def _look(self, work: Any) -> Any:
         async def read() -> Any:
             async with opened(self._database) as database:
@@ -351,6 +376,7 @@ class Torture:
             report.remainders = sum(row["role"] == "remainder" for row in rows)
             report.unclear = sum(row["state"] == "unclear" for row in rows)
             report.events = connection.execute(select(func.count()).select_from(events)).scalar_one()
+            self._judge_deliveries(connection)
 
         self._look(read)
         given = Counter((entry["account"], entry["order"]) for entry in entries if entry["action"] == "refill")
@@ -358,6 +384,13 @@ class Torture:
         report.refills = sum(given.values())
         report.cancels = sum(entry["action"] == "cancel" for entry in entries)
         report.purchases = len(sold)
+
+
+def _first_places(taken: Sequence[str]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, event in enumerate(taken):
+        places.setdefault(event, place)
+    return places
 
 
 def _stories(connection: Connection) -> list[str]:

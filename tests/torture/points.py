@@ -101,7 +101,7 @@ def _wrap(owner: Any, name: str, hit: Hit, *, before: str = "", after: str = "",
 def install(hit: Hit) -> None:
     """Patch every point into this process."""
     from aggregator import daemon, outbound
-    from aggregator.flow import placement, recovery, refilling, wishes
+    from aggregator.flow import delivery, placement, recovery, refilling, wishes
     from aggregator.flow.canceling import Canceling
     from aggregator.flow.catalogue_sync import CatalogueSync
     from aggregator.flow.delivery import Delivery
@@ -155,8 +155,8 @@ def install(hit: Hit) -> None:
     _wrap(Sequencing, "run_once", hit, after="sequencing.committed", when=some)
     _wrap(Delivery, "_deliver", hit, before="delivery.claimed")
     _wrap(outbound.Outbound, "deliver", hit, after="delivery.sent")
-    _wrap(outbox, "delivered", hit, after="delivery.recording")
-    _wrap(Delivery, "_delivered", hit, after="delivery.recorded")
+    _wrap(delivery, "record", hit, after="delivery.recording", when=lambda recorded: bool(recorded.ended))
+    _wrap(Delivery, "_recorded", hit, after="delivery.recorded")
     _wrap(CatalogueSync, "_record", hit, after="catalogue_sync.recording")
     _wrap(CatalogueSync, "sync", hit, after="catalogue_sync.recorded")
     _wrap(Gateway, "add", hit, after="placement.reply")

@@ -64,7 +64,8 @@ def write_config(folder: Path, database: str, sandbox: str, hook: str, port: int
 
 
 class Receiver(ThreadingHTTPServer):
-    """Keeps what the webhook endpoint heard."""
+    """Keeps what the webhook endpoint heard, in the order in which it took it. Of every seventh event it refuses the
+    first try, so that others have to wait for it."""
 
     daemon_threads = True
 
@@ -72,6 +73,8 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Hook)
         self.heard: dict[str, str] = {}
         self.changed: list[str] = []
+        self.taken: list[str] = []
+        self.refused: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -85,6 +88,13 @@ class _Hook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         event_id = self.headers["webhook-id"]
+        if int(event_id[-4:], 16) % 7 == 0 and event_id not in self.server.refused:
+            self.server.refused.add(event_id)
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.server.taken.append(event_id)
         if self.server.heard.setdefault(event_id, body) != body:
             self.server.changed.append(event_id)
         self.send_response(204)

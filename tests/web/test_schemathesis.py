@@ -118,6 +118,7 @@ def what_is_there() -> dict[str, Any]:
     wanted["link"] = {"enum": ["https://instagram.com/username"]}
     document["components"]["schemas"]["OrderRequest"]["required"] = ["service", "quantity", "link"]
     names = {"provider": ["smmplus", "hstock"], "service": ["1", "9", "65f0aa"], "order": ["1", "2", "3", "4"]}
+    names["webhook"] = ["shop", "nobody"]
     for operations in document["paths"].values():
         for operation in operations.values():
             for parameter in operation["parameters"]:

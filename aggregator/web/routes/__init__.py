@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from aggregator.web.operations import Route
-from aggregator.web.routes import events, machines, orders, panel, providers, services, sms
+from aggregator.web.routes import events, machines, orders, panel, providers, services, sms, webhooks
 
 ROUTES: Final[tuple[Route, ...]] = (
     *orders.ROUTES,
@@ -17,6 +17,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *events.ROUTES,
     *providers.ROUTES,
     *sms.ROUTES,
+    *webhooks.ROUTES,
     *panel.ROUTES,
     *machines.ROUTES,
 )

@@ -9,7 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from aggregator.flow.base import House
-from aggregator.flow.delivery import Delivery, _Result
+from aggregator.flow.delivery import Delivery
+from aggregator.flow.outcomes import record
 from aggregator.flow.sequencing import Sequencing
 from aggregator.storage import outbox
 from tests.simulation.focus import Focus
@@ -66,10 +67,10 @@ def events_skipped_by_the_sequencer(stack: ExitStack) -> None:
 
 
 def delivered_before_it_is_sent(stack: ExitStack) -> None:
-    async def deliver(self: Delivery, endpoint: Any, delivery: Any, token: str) -> None:
-        now = self._house.clock.now()
-        await self._delivered(endpoint, delivery, token, _Result(now, 204, "", None, 0))
-        await self._send(endpoint.hook, delivery)
+    async def deliver(self: Delivery, target: Any, delivery: Any) -> None:
+        arrived, now = self._result(target, delivery, 204, "", 0), self._house.clock.now()
+        await self._house.database.write(lambda c: record(c, [arrived], now))
+        self._results.append(await self._send(target, delivery))
 
     swap(stack, Delivery, "_deliver", deliver)
 

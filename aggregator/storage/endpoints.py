@@ -1,0 +1,245 @@
+"""Endpoints: who is sent deliveries, how they are doing, and when each is looked at next.
+
+One row for each of the operator's endpoints (of the config and made by API), and one for each caller and host of
+callback URLs. `next_at` is what finds work among thousands of them: whoever adds or ends a delivery sets it in the same
+transaction, with the row locked. Nothing here sends anything or knows a secret in the clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
+
+from aggregator.storage import claims
+from aggregator.storage.tables import deliveries, endpoints, replays
+
+REMOVED_AT_ONCE: Final = 500
+_T: Final = endpoints.c
+
+
+def _many(table: Any = endpoints) -> Any:
+    return table.c.name.in_(bindparam("names", expanding=True))
+
+
+_LOCKED: Final = select(endpoints).where(_many()).order_by(_T.name).with_for_update()
+_FREE_AT: Final = case((_T.next_probe_at > claims.NOW, _T.next_probe_at), else_=claims.NOW)
+_WAKE: Final = (
+    update(endpoints)
+    .where(_many(), _T.enabled, or_(_T.next_at.is_(None), _T.next_at > _FREE_AT))
+    .values(next_at=_FREE_AT)
+)
+_DUE_OF_OPERATOR: Final = (
+    select(endpoints).where(_T.owner == "", _T.next_at.is_not(None), _T.next_at <= claims.NOW).order_by(_T.id)
+)
+_DUE_OF_CALLER: Final = (
+    select(endpoints)
+    .where(
+        _T.owner == bindparam("of_owner"),
+        _T.standing == bindparam("of_standing"),
+        _T.next_at.is_not(None),
+        _T.next_at <= claims.NOW,
+        _T.id.not_in(bindparam("busy", expanding=True)),
+    )
+    .order_by(_T.next_at, _T.id)
+    .limit(bindparam("at_most"))
+)
+
+
+_SET_NEXT: Final = (
+    update(endpoints)
+    .where(_T.name == bindparam("of_name"))
+    .values(next_at=bindparam("new_next_at", type_=_T.next_at.type))
+)
+_SAVED: Final = (
+    "standing", "failures", "failing_since", "last_success_at", "last_failure_at", "last_error", "next_probe_at",
+    "next_at", "updated_at",
+)  # fmt: skip
+_SAVE: Final = (
+    update(endpoints)
+    .where(_T.name == bindparam("of_name"))
+    .values({_T[name]: bindparam(f"new_{name}", type_=_T[name].type) for name in _SAVED})
+)
+
+
+def owner_of(name: str) -> str:
+    """Whose callbacks an endpoint of this name hears; empty for the operator's (`domain.callbacks.endpoint_name`)."""
+    owner, at, _ = name.partition("@")
+    return owner if at else ""
+
+
+def lock(connection: Connection, names: Iterable[str]) -> dict[str, RowMapping]:
+    """These endpoints' rows by name; nobody else changes them, or adds a delivery to them, before we commit."""
+    return {row["name"]: row for row in connection.execute(_LOCKED, {"names": sorted(set(names))}).mappings()}
+
+
+def lock_again(connection: Connection, rows: Sequence[RowMapping]) -> dict[str, RowMapping]:
+    """The same for rows that were just read; where there is one writer alone they are as good as locked."""
+    if connection.dialect.name == "sqlite":
+        return {row["name"]: row for row in rows}
+    return lock(connection, [row["name"] for row in rows])
+
+
+def ensure(connection: Connection, names: Iterable[str], now: datetime) -> dict[str, RowMapping]:
+    """The same; those that have no row yet get one."""
+    known = lock(connection, names)
+    missing = sorted(set(names) - known.keys())
+    if not missing:
+        return known
+    for name in missing:
+        connection.execute(insert(endpoints).values(name=name, owner=owner_of(name), created_at=now, updated_at=now))
+    return {**known, **lock(connection, missing)}
+
+
+def wake(connection: Connection, names: Iterable[str], now: datetime) -> None:
+    """Something is due there: look at it now, or when its pause is over."""
+    connection.execute(_WAKE, {"names": sorted(set(names)), "now": now})
+
+
+def due(connection: Connection, now: datetime) -> list[RowMapping]:
+    """The operator's endpoints at which something is due."""
+    return list(connection.execute(_DUE_OF_OPERATOR, {"now": now}).mappings())
+
+
+def due_callbacks(
+    connection: Connection, now: datetime, owner: str, standing: str, *, busy: Sequence[int], limit: int
+) -> list[RowMapping]:
+    """A caller's hosts of this standing at which something is due, the longest due first, without the `busy` ones."""
+    values = {"now": now, "of_owner": owner, "of_standing": standing, "busy": list(busy), "at_most": limit}
+    return list(connection.execute(_DUE_OF_CALLER, values).mappings())
+
+
+def save(connection: Connection, name: str, **values: object) -> None:
+    connection.execute(update(endpoints).where(_T.name == name).values(**values))
+
+
+def save_health(connection: Connection, name: str, **values: object) -> None:
+    """How it is doing after some deliveries, and when it is looked at next."""
+    connection.execute(_SAVE, {"of_name": name, **{f"new_{column}": values[column] for column in _SAVED}})
+
+
+def set_next(connection: Connection, name: str, next_at: datetime | None) -> None:
+    connection.execute(_SET_NEXT, {"of_name": name, "new_next_at": next_at})
+
+
+def prepare(connection: Connection, configured: Mapping[str, bool], now: datetime) -> None:
+    """At a start: the operator's endpoints are those of the config (name, whether enabled there) and those made by API;
+    all that is enabled is looked at."""
+    rows = ensure(connection, configured, now)
+    for name, enabled in configured.items():
+        save(connection, name, deleted_at=None, **_switched(rows[name], enabled, now))
+    mine = select(endpoints).where(_T.owner == "", _T.name.not_in(list(configured)))
+    for row in connection.execute(mine).mappings().all():
+        save(connection, row["name"], **_switched(row, row["settings"] is not None, now))
+    connection.execute(update(endpoints).where(_T.owner != "", _T.next_at.is_not(None)).values(next_at=now))
+
+
+def _switched(row: RowMapping, wanted: bool, now: datetime) -> dict[str, object]:
+    enabled = wanted and row["disabled_at"] is None and (row["deleted_at"] is None or row["settings"] is None)
+    return {"enabled": enabled, "next_at": now if enabled else None}
+
+
+def create(
+    connection: Connection, name: str, settings: Mapping[str, object], secrets: bytes, now: datetime
+) -> RowMapping | None:
+    """A new endpoint by API; None when the name is taken, be it by one that is still being removed."""
+    if find(connection, name, deleted=True) is not None:
+        return None
+    connection.execute(
+        insert(endpoints).values(name=name, settings=settings, secrets=secrets, created_at=now, updated_at=now)
+    )
+    return find(connection, name)
+
+
+def find(connection: Connection, name: str, *, deleted: bool = False) -> RowMapping | None:
+    query = select(endpoints).where(_T.name == name)
+    if not deleted:
+        query = query.where(_T.deleted_at.is_(None))
+    return connection.execute(query).mappings().one_or_none()
+
+
+def made_by_api(connection: Connection) -> list[RowMapping]:
+    """The operator's endpoints that live here, not in the config."""
+    query = select(endpoints).where(_T.owner == "", _T.settings.is_not(None), _T.deleted_at.is_(None)).order_by(_T.id)
+    return list(connection.execute(query).mappings())
+
+
+def of_operator(connection: Connection) -> list[RowMapping]:
+    query = select(endpoints).where(_T.owner == "", _T.deleted_at.is_(None)).order_by(_T.id)
+    return list(connection.execute(query).mappings())
+
+
+def page_of_callbacks(
+    connection: Connection, *, after: int, limit: int, standings: Sequence[str] | None = None
+) -> list[RowMapping]:
+    """Hosts of callbacks, in the order in which they were first heard of."""
+    query = select(endpoints).where(_T.owner != "", _T.id > after).order_by(_T.id).limit(limit)
+    if standings is not None:
+        query = query.where(_T.standing.in_(standings))
+    return list(connection.execute(query).mappings())
+
+
+def enable(connection: Connection, name: str, now: datetime, *, wanted: bool = True) -> None:
+    """Send again, from what waits now on; `wanted` false: it stays off, because the config says so."""
+    save(
+        connection,
+        name,
+        enabled=wanted,
+        next_at=now if wanted else None,
+        next_probe_at=None,
+        disabled_at=None,
+        disabled_reason=None,
+        failures=0,
+        failing_since=None,
+        standing="new",
+        updated_at=now,
+    )
+
+
+def disable(connection: Connection, name: str, now: datetime, reason: str) -> None:
+    """Send nothing more; what comes from now on waits."""
+    save(connection, name, enabled=False, next_at=None, disabled_at=now, disabled_reason=reason[:500], updated_at=now)
+
+
+def remove(connection: Connection, name: str, now: datetime) -> None:
+    """It is gone for everybody; its deliveries are removed by and by (`remove_some`), and then its name is free."""
+    connection.execute(delete(replays).where(replays.c.endpoint == name))
+    save(connection, name, enabled=False, next_at=None, settings=None, secrets=None, deleted_at=now, updated_at=now)
+
+
+def some_deleted(connection: Connection) -> str | None:
+    """A deleted endpoint of which something is left."""
+    query = select(_T.name).where(_T.deleted_at.is_not(None)).order_by(_T.deleted_at).limit(1)
+    name: str | None = connection.execute(query).scalar()
+    return name
+
+
+def remove_some(connection: Connection, name: str) -> int:
+    """Remove some of what a deleted endpoint has left; with the last of it goes its row."""
+    some = select(deliveries.c.id).where(deliveries.c.endpoint == name).limit(REMOVED_AT_ONCE)
+    removed = connection.execute(delete(deliveries).where(deliveries.c.id.in_(some.scalar_subquery()))).rowcount
+    if removed < REMOVED_AT_ONCE:
+        removed += connection.execute(delete(endpoints).where(_T.name == name)).rowcount
+    return removed
+
+
+def forget_hosts(connection: Connection, before: datetime, limit: int) -> int:
+    """Remove hosts of callbacks that nothing was sent to since and no delivery is left of."""
+    idle = (
+        select(_T.id)
+        .where(
+            _T.owner != "",
+            _T.next_at.is_(None),
+            _T.updated_at < before,
+            ~select(deliveries.c.id).where(deliveries.c.endpoint == _T.name).exists(),
+        )
+        .limit(limit)
+    )
+    return connection.execute(delete(endpoints).where(_T.id.in_(idle.scalar_subquery()))).rowcount
+
+
+def count(connection: Connection) -> int:
+    query = select(func.count()).select_from(endpoints).where(_T.owner == "", _T.settings.is_not(None))
+    return int(connection.execute(query).scalar_one())
