@@ -232,12 +232,18 @@ async def test_a_caller_whose_secret_is_gone_is_sent_nothing_until_it_is_back(
     assert await again.states("shop@a.example:443") == ["delivered"]
 
 
+CODE = {
+    "number": {"phone": "+12025550123", "provider_order": "12345"},
+    "code": {"code": "123456", "text": "Your code is 123456", "received_at": "2026-11-21T18:00:00.000Z"},
+}
+
+
 async def test_a_code_goes_before_a_backlog(make_line: MakeLine, database: Database, clock: ManualClock) -> None:
     line = make_line()
     for _ in range(40):
         await line.order(None)
     clock.advance(1)
-    await line.order(None, Draft("sms.code", {"number": {}, "code": {}}, lane="n1"))
+    await line.order(None, Draft("sms.code", CODE, lane="n1"))
     await line.sequencing.run_once()
     claimed = await database.write(
         lambda c: delivery_store.claim_deliveries(c, "main", clock.now(), limit=5, lease_s=60, token="t")

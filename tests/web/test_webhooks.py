@@ -235,7 +235,7 @@ async def test_one_of_the_config_is_switched_here_and_edited_there(desk: Desk) -
     await desk.ask("main/secret", status=409)
     off = await desk.ask("main/disable")
     assert (off["state"], off["reason"]) == ("disabled", "switched off by boss")
-    await desk.happens(Draft("provider.down", {"provider": "smmplus"}))
+    await desk.happens(Draft("provider.up", {"provider": "smmplus"}))
     await desk.drain()
     assert (await desk.show("main"))["waiting"] == 1
     assert desk.answers.sent == []
@@ -278,7 +278,7 @@ async def test_filters_by_type_and_service(desk: Desk) -> None:
     await desk.make(services=["ig-comments"], events=["*"])
     await desk.order()
     await desk.order(service="ig-comments", params={"comments": ["nice"] * 10}, quantity=None)
-    await desk.happens(Draft("provider.down", {"provider": "smmplus"}))
+    await desk.happens(Draft("provider.up", {"provider": "smmplus"}))
     await desk.drain()
     assert [one["order_number"] for one in await desk.log("erp")] == [2]
     assert len(await desk.log("main")) == 3
@@ -404,8 +404,9 @@ async def test_ten_thousand_parked_deliveries_are_sent_again_by_small_transactio
     def park(connection: Any) -> None:
         wrong = [
             {
-                "id": f"evt_{n:032x}", "type": "provider.down", "lane": f"l{n}", "position": n,
-                "body": '{"type":"provider.down","timestamp":"","data":{"provider":"x"}}', "created_at": now,
+                "id": f"evt_{n:032x}", "type": "provider.up", "lane": f"l{n}", "position": n,
+                "body": '{"type":"provider.up","timestamp":"2026-11-21T18:00:00.000Z","data":{"provider":"x"}}',
+                "created_at": now,
             }
             for n in range(1, count + 1)
         ]  # fmt: skip

@@ -15,7 +15,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
 from aggregator.domain.events import EventType
-from aggregator.web.schemas.common import NAMED, AttemptId, Bare, EventId, Money, Open, OrderId, Shape, Time, page
+from aggregator.web.schemas.common import NAMED, AttemptId, Bare, EventId, Money, OrderId, Shape, Time, page
 from aggregator.web.schemas.orders import Code, EventOrder
 from aggregator.web.schemas.providers import Believed, Cause
 
@@ -219,12 +219,19 @@ class EndpointData(Shape):
     error: str | None = Field(description="What went wrong with it.", examples=["status 500"])
 
 
-class TestData(Open):
+class DisabledData(EndpointData):
+    """An endpoint that hears nothing more."""
+
+    reason: str = Field(description="Why it was disabled.", examples=["it answered 410"])
+
+
+class TestData(Shape):
     """A test that somebody asked for."""
 
     __test__ = False
 
     endpoint: str = Field(description="The endpoint's name.", examples=["shop"])
+    asked_by: str = Field(description="Who asked for it.", examples=["office"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +271,7 @@ EVENTS: Final[Mapping[EventType, Told]] = {
     "catalogue.removed": Told("An offer is gone from the provider's catalogue.", OfferData),
     "catalogue.quarantined": Told("An offer's row is not believed, and not bought from.", QuarantinedData),
     "webhook.parked": Told("An event was given up on after all its retries; replay sends it again.", EndpointData),
-    "webhook.disabled": Told("An endpoint answered 410 and hears nothing more.", EndpointData),
+    "webhook.disabled": Told("An endpoint answered 410, or failed for days: it hears nothing more.", DisabledData),
     "webhook.test": Told("A test that somebody asked for.", TestData),
 }
 
