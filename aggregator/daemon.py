@@ -65,9 +65,9 @@ log = get_logger()
 LOOP_LIMIT_S: Final = 30.0
 """A loop that has not come round for so long is stuck; the watchdog is no longer fed."""
 STOP_MARGIN_S: Final = 5.0
+PACES_S: Final = {"sequencing": 0.025, "delivery": 0.02}
+"""Stages that cost the same for one row and for many: hundreds of events a second share a few dozen rounds."""
 LOCK_CHECK_S: Final = 1.0
-SEQUENCING_REST_S: Final = 0.02
-"""Each commit wakes it: thousands of events a second get their positions by fifty transactions, not by hundreds."""
 CLOCK_CHECK_S: Final = 1.0
 
 
@@ -242,7 +242,7 @@ async def _build(
         (Retention(house), 60),
     )
     for stage, every_s in table:
-        schedule.add(stage.name, every_s, stage.run_once, rest_s=SEQUENCING_REST_S if stage.name == "sequencing" else 0)
+        schedule.add(stage.name, every_s, stage.run_once, pace_s=PACES_S.get(stage.name, 0.0))
     schedule.add("intake", 60, intake.refresh)
     failed = asyncio.Event()
     watched = _LockWatch(database, lock, failed)

@@ -27,12 +27,16 @@ _MISSED_TICKS: Final = 5
 
 @dataclass(slots=True)
 class Entry:
-    """One row of the table: a name, the seconds between ticks, what to run."""
+    """One row of the table: a name, the seconds between ticks, what to run.
+
+    `pace_s` is the least time from one run to the next, however often it is woken: what comes meanwhile is done
+    together. Whoever comes after a pause is served at once.
+    """
 
     name: str
     every_s: float
     run_once: Callable[[], Awaitable[object]]
-    rest_s: float = 0.0
+    pace_s: float = 0.0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     ticked_at: float = 0.0
 
@@ -48,9 +52,8 @@ class Schedule:
         self._stopping = False
         self._stopped = asyncio.Event()
 
-    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]], *, rest_s: float = 0.0) -> None:
-        """`rest_s`: how long it rests after each run, however often it is woken, so that more is done at once."""
-        self._entries[name] = Entry(name, every_s, run_once, rest_s, ticked_at=self._clock.monotonic())
+    def add(self, name: str, every_s: float, run_once: Callable[[], Awaitable[object]], *, pace_s: float = 0.0) -> None:
+        self._entries[name] = Entry(name, every_s, run_once, pace_s, ticked_at=self._clock.monotonic())
 
     def wake(self, name: str) -> None:
         """Look now. Safe to call at any time, as often as you like."""
@@ -101,6 +104,7 @@ class Schedule:
             if self._stopping:
                 return
             entry.woken.clear()
+            began = asyncio.get_running_loop().time()
             try:
                 await entry.run_once()
             except StorageUnavailable as exc:
@@ -117,6 +121,7 @@ class Schedule:
                 # A stage that failed once is asked again at the next tick; its rows are still due.
                 log.exception("stage_failed", stage=entry.name)
             entry.ticked_at = self._clock.monotonic()
-            if entry.rest_s:
+            left_s = began + entry.pace_s - asyncio.get_running_loop().time()
+            if left_s > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), entry.rest_s)
+                    await asyncio.wait_for(self._stopped.wait(), left_s)

@@ -129,7 +129,7 @@ async def test_after_a_run_it_rests_however_often_it_is_woken_and_a_stop_ends_th
 ) -> None:
     schedule = Schedule(clock)
     other = Work()
-    schedule.add("work", NEVER_S, work.run_once, rest_s=NEVER_S)
+    schedule.add("work", NEVER_S, work.run_once, pace_s=NEVER_S)
     schedule.add("other", NEVER_S, other.run_once)
     schedule.start()
     await work.until(lambda: work.ended == 1)

@@ -24,7 +24,7 @@ from prometheus_client import Counter, Histogram
 from aggregator.domain import webhooks
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import STORAGE_RETRY_S, House, log
-from aggregator.flow.endpoints import AT_ONCE, Target
+from aggregator.flow.endpoints import Target
 from aggregator.flow.outcomes import Recorded, Result, record
 from aggregator.outbound import Delivered, Outbound
 from aggregator.storage import claims, deliveries, endpoints, outbox
@@ -39,8 +39,6 @@ LEASE_MARGIN_S: Final = 30.0
 AHEAD: Final = 4
 QUICK_S: Final = 0.1
 """An endpoint that answers so soon is claimed for ahead, so many times what it has places."""
-GATHER_S: Final = 0.005
-"""How long a result waits for others to be recorded with it."""
 MAX_ERROR_CHARS: Final = 200
 MAX_EXCERPT_CHARS: Final = 200
 CALLBACKS: Final = "callbacks"
@@ -115,7 +113,6 @@ class Delivery:
         self._results: list[Result] = []
         self._unsent: list[deliveries.Delivery] = []
         self._turn = asyncio.Lock()
-        self._nudge: asyncio.TimerHandle | None = None
         self._prepared = False
         self._stopping = False
 
@@ -165,21 +162,6 @@ class Delivery:
             if not lane.senders and not lane.waiting and (target.guarded or lane.took_s is None):
                 self._lanes.pop(target.name, None)
 
-    def _ended(self) -> None:
-        """A try has ended: it is recorded soon, with those that end at the same time."""
-        if self._stopping:
-            return
-        if len(self._results) >= AT_ONCE or not any(lane.waiting or lane.senders > 1 for lane in self._lanes.values()):
-            self._look()
-        elif self._nudge is None:
-            self._nudge = asyncio.get_running_loop().call_later(GATHER_S, self._look)
-
-    def _look(self) -> None:
-        if self._nudge is not None:
-            self._nudge.cancel()
-            self._nudge = None
-        self._house.wakeups.wake(self.name)
-
     async def _cycle(self) -> list[_Claimed]:
         """What has ended is recorded, and what is due is claimed, by one write; nothing to do writes nothing."""
         results, unsent, now = list(self._results), list(self._unsent), self._house.clock.now()
@@ -217,8 +199,6 @@ class Delivery:
     async def stop(self, grace_s: float) -> None:
         """Calls in flight have `grace_s` to end; one that is cut is sent again by the next run, under the same id."""
         self._stopping = True
-        if self._nudge is not None:
-            self._nudge.cancel()
         if self._tasks and grace_s > 0:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for task in self._tasks:
@@ -356,7 +336,8 @@ class Delivery:
             log.exception("delivery_failed", endpoint=target.name, event_id=delivery.event_id)
             result = self._result(target, delivery, None, type(exc).__name__, 0)
         self._results.append(result)
-        self._ended()
+        if not self._stopping:
+            self._house.wakeups.wake(self.name)
 
     async def _send(self, target: Target, delivery: deliveries.Delivery) -> Result:
         clock = self._house.clock

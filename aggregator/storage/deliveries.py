@@ -37,6 +37,7 @@ COUNTED: Final = 100_000
 """Beyond this nobody counts on: it takes a while, and says no more."""
 # As literals: a bound value would not let SQLite see that the partial indexes of what is pending apply.
 _PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
+_PARKED: Final[ColumnElement[str]] = literal_column("'parked'")
 _URGENT: Final[ColumnElement[bool]] = literal_column("deliveries.urgent")
 
 
@@ -328,27 +329,39 @@ def park_order(connection: Connection, delivery: Delivery, at: datetime, error: 
     return done.rowcount
 
 
-def counts(connection: Connection, endpoint: str) -> dict[str, int]:
-    """How many wait and how many are parked, each counted up to COUNTED."""
-    found = {}
-    for name, state in (("waiting", "pending"), ("parked", "parked")):
-        some = (
-            select(deliveries.c.id)
-            .where(deliveries.c.endpoint == endpoint, deliveries.c.state == literal_column(f"'{state}'"))
-            .limit(COUNTED)
-            .subquery()
-        )
-        found[name] = int(connection.execute(select(func.count()).select_from(some)).scalar_one())
-    return found
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits and what is parked, each counted up to COUNTED; `oldest` was made then, of what waits."""
+
+    waiting: int
+    parked: int
+    oldest: datetime | None
 
 
-def oldest_waiting(connection: Connection, endpoint: str | None = None) -> datetime | None:
-    """When the oldest undelivered event was made; for metrics."""
-    query = select(func.min(deliveries.c.created_at)).where(deliveries.c.state == _PENDING)
-    if endpoint is not None:
-        query = query.where(deliveries.c.endpoint == endpoint)
-    oldest: datetime | None = connection.execute(query).scalar_one()
-    return oldest
+def backlog(connection: Connection, endpoint: str) -> Backlog:
+    """An endpoint's. The oldest of a backlog that is larger than COUNTED is the oldest of what is due first."""
+    of_it = deliveries.c.endpoint == endpoint
+    waiting = select(deliveries.c.created_at).where(of_it, deliveries.c.state == _PENDING).order_by(*_ORDER)
+    return _backlog(connection, waiting, select(deliveries.c.id).where(of_it, deliveries.c.state == _PARKED))
+
+
+def backlog_of_callbacks(connection: Connection) -> Backlog:
+    """That of all hosts of callers together."""
+    of_callers = deliveries.join(endpoints_table, endpoints_table.c.name == deliveries.c.endpoint)
+    waiting = select(deliveries.c.created_at).select_from(of_callers)
+    parked = select(deliveries.c.id).select_from(of_callers)
+    return _backlog(
+        connection,
+        waiting.where(endpoints_table.c.owner != "", deliveries.c.state == _PENDING),
+        parked.where(endpoints_table.c.owner != "", deliveries.c.state == _PARKED),
+    )
+
+
+def _backlog(connection: Connection, waiting: Any, parked: Any) -> Backlog:
+    some = waiting.limit(COUNTED).subquery()
+    row = connection.execute(select(func.count(), func.min(some.c.created_at))).one()
+    ended = connection.execute(select(func.count()).select_from(parked.limit(COUNTED).subquery())).scalar_one()
+    return Backlog(row[0], int(ended), row[1])
 
 
 def hold_end(first_failure: datetime, hold_s: float) -> datetime:

@@ -243,3 +243,9 @@ def forget_hosts(connection: Connection, before: datetime, limit: int) -> int:
 def count(connection: Connection) -> int:
     query = select(func.count()).select_from(endpoints).where(_T.owner == "", _T.settings.is_not(None))
     return int(connection.execute(query).scalar_one())
+
+
+def callbacks_by_standing(connection: Connection) -> dict[str, int]:
+    """How many hosts of callbacks there are, by how they are doing."""
+    query = select(_T.standing, func.count()).where(_T.owner != "").group_by(_T.standing)
+    return {row[0]: row[1] for row in connection.execute(query)}

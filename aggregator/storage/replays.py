@@ -44,9 +44,9 @@ def hasten(connection: Connection, endpoint: str, now: datetime, *, held_from: d
 
 
 def ask_parked(connection: Connection, endpoint: str, now: datetime) -> int:
-    """All that is parked at an endpoint now; how many that is (`deliveries.counts`)."""
+    """All that is parked at an endpoint now; how many that is (`deliveries.backlog`)."""
     _add(connection, endpoint, "parked", after=0, until=_last_seq(connection), since=None, now=now)
-    return deliveries.counts(connection, endpoint)["parked"]
+    return deliveries.backlog(connection, endpoint).parked
 
 
 def ask_events(

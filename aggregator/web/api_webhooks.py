@@ -104,8 +104,7 @@ def _document(house: House, connection: Connection, row: RowMapping) -> dict[str
         row,
         _hook(house, row),
         configured=row["name"] in house.endpoints.configured,
-        counts=deliveries.counts(connection, row["name"]),
-        oldest=deliveries.oldest_waiting(connection, row["name"]),
+        backlog=deliveries.backlog(connection, row["name"]),
         replaying=replays.waiting_at(connection, row["name"]),
         now=house.clock.now(),
     )

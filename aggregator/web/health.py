@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -20,11 +21,14 @@ from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.domain.money import UNIT
 from aggregator.domain.orders import UNFINISHED
 from aggregator.flow.base import House
+from aggregator.flow.delivery import CALLBACKS
 from aggregator.flow.health import Condition
 from aggregator.log import get_logger
-from aggregator.storage import catalogue, deliveries, orders
+from aggregator.storage import catalogue, deliveries, endpoints, orders
 from aggregator.storage.database import Connection, RowMapping
+from aggregator.storage.tables import ENDPOINT_STANDINGS
 from aggregator.web.auth import GATE, READERS, is_unix
+from aggregator.web.hook_documents import STATES, state_of
 from aggregator.web.rendering import json_response
 from aggregator.web.services import WebServices, services_of
 
@@ -47,6 +51,19 @@ REQUEST_SECONDS: Final = Histogram(
 )
 ORDERS: Final = Gauge("aggregator_orders", "Orders that are not finished, by state.", ["state"])
 UNDELIVERED: Final = Gauge("aggregator_oldest_undelivered_event_seconds", "Age of the oldest event not delivered yet.")
+WAITING: Final = Gauge(
+    "aggregator_deliveries_waiting", "Deliveries that are to be sent; callers' callbacks are one.", ["endpoint"]
+)
+PARKED: Final = Gauge(
+    "aggregator_deliveries_parked", "Deliveries that are tried no more, until a replay.", ["endpoint"]
+)
+OLDEST: Final = Gauge(
+    "aggregator_oldest_waiting_delivery_seconds", "Age of the oldest delivery that waits.", ["endpoint"]
+)
+ENDPOINT_STATE: Final = Gauge(
+    "aggregator_endpoint_state", "1 for the state that an endpoint is in, 0 for the others.", ["endpoint", "state"]
+)
+CALLBACK_HOSTS: Final = Gauge("aggregator_callback_hosts", "Hosts of callbacks, by how they are doing.", ["standing"])
 PROVIDER_UP: Final = Gauge("aggregator_provider_up", "1 while the provider's newest call succeeded.", ["provider"])
 PROVIDER_STATE: Final = Gauge(
     "aggregator_provider_state", "1 for the state that a provider is in, 0 for the others.", ["provider", "state"]
@@ -184,11 +201,36 @@ def _from_database(house: House, connection: Connection) -> Mapping[str, RowMapp
     counts = orders.counts(connection)
     for state in UNFINISHED:
         ORDERS.labels(state).set(counts.get(state, 0))
-    oldest = deliveries.oldest_waiting(connection)
-    UNDELIVERED.set((house.clock.now() - oldest).total_seconds() if oldest is not None else 0)
+    _set_endpoints(house, connection)
     rows = catalogue.health(connection)
     for name, row in rows.items():
         if row["balance_units"] is not None:
             # A float: a graph's line, never an amount that anybody computes with.
             BALANCE.labels(name, row["balance_currency"]).set(row["balance_units"] / UNIT)
     return rows
+
+
+def _set_endpoints(house: House, connection: Connection) -> None:
+    """What waits, by endpoint; callers' hosts, of which there may be thousands, under one name."""
+    now, ages = house.clock.now(), [0.0]
+    for gauge in (WAITING, PARKED, OLDEST, ENDPOINT_STATE):
+        gauge.clear()
+    for row in endpoints.of_operator(connection):
+        name = row["name"]
+        for state in STATES:
+            ENDPOINT_STATE.labels(name, state).set(state == state_of(row))
+        backlog = deliveries.backlog(connection, name)
+        ages.append(_set_backlog(name, backlog, now))
+    ages.append(_set_backlog(CALLBACKS, deliveries.backlog_of_callbacks(connection), now))
+    UNDELIVERED.set(max(ages))
+    standings = endpoints.callbacks_by_standing(connection)
+    for standing in ENDPOINT_STANDINGS:
+        CALLBACK_HOSTS.labels(standing).set(standings.get(standing, 0))
+
+
+def _set_backlog(name: str, backlog: deliveries.Backlog, now: datetime) -> float:
+    WAITING.labels(name).set(backlog.waiting)
+    PARKED.labels(name).set(backlog.parked)
+    age_s = (now - backlog.oldest).total_seconds() if backlog.oldest is not None else 0.0
+    OLDEST.labels(name).set(age_s)
+    return age_s

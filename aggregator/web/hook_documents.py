@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from aggregator.config import WebhookSettings
 from aggregator.domain.clock import rfc3339
 from aggregator.storage.database import RowMapping
+from aggregator.storage.deliveries import Backlog
 from aggregator.web.rendering import times
 
 STATES: Final = ("healthy", "failing", "disabled")
@@ -26,8 +26,7 @@ def endpoint_document(
     hook: WebhookSettings | None,
     *,
     configured: bool,
-    counts: Mapping[str, int],
-    oldest: datetime | None,
+    backlog: Backlog,
     replaying: int,
     now: datetime,
 ) -> dict[str, object]:
@@ -52,9 +51,9 @@ def endpoint_document(
         "state": state,
         "since": rfc3339(since) if since is not None else None,
         "reason": reason,
-        "waiting": counts["waiting"],
-        "oldest_waiting_at": rfc3339(oldest) if oldest is not None else None,
-        "parked": counts["parked"],
+        "waiting": backlog.waiting,
+        "oldest_waiting_at": rfc3339(backlog.oldest) if backlog.oldest is not None else None,
+        "parked": backlog.parked,
         "replaying": replaying > 0,
         "last_success_at": rfc3339(row["last_success_at"]) if row["last_success_at"] is not None else None,
         "last_failure": _last_failure(row),
