@@ -82,6 +82,10 @@ simulate: $(VENV)/.dev ## replay one seed of the simulation with its story, or m
 torture: $(VENV)/.dev ## N real kills with ten faulted orders each, on SQLite and PostgreSQL: make torture N=1000
 	$(PY) -m tests.torture $(or $(N),1000) $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev ## minutes of everything at once against the real daemon, and what grew: make soak ARGS="--minutes 5"
+	$(PY) -m benchmarks.soak $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.dev locks ## lint, format, types, import rules, migrations match the tables
 	$(PY) -m ruff check $(SOURCES)

@@ -78,24 +78,31 @@ class Counting:
         if count is None:
             said = f"HTTP {answer.status}" if isinstance(answer, HttpReply) else answer.reason
             log.warning("count_unknown", order_id=order.id, service=order.service, said=said)
-            await self._house.database.write(lambda c: _missed(c, self._house, order, self._house.clock.now()))
+            await self._missed(order)
             return
         now = self._house.clock.now()
         if surprising(replace(order, count=count)) and order.number not in self._unconfirmed:
             # A page that did not load reads 0: nothing is told, and nothing asked for, before it is read again.
             self._unconfirmed.add(order.number)
             log.warning("count_surprising", order_id=order.id, service=order.service, count=count)
-            await self._house.database.write(lambda c: _missed(c, self._house, order, now))
+            await self._missed(order)
             return
         self._unconfirmed.discard(order.number)
         await self._house.database.write(lambda c: _record(c, self._house, order.number, count, now, again=True))
         self._house.wakeups.wake("sequencing", "refilling")
 
+    async def _missed(self, order: Order) -> None:
+        """No count was had; after the window none is asked for any more, and nothing is waited for."""
+        if not await self._house.database.write(lambda c: _asks_again(c, self._house, order, self._house.clock.now())):
+            self._unconfirmed.discard(order.number)
 
-def _missed(connection: Connection, house: House, order: Order, now: datetime) -> None:
-    """No count was had; after the window none is asked for any more."""
-    if next_count(house, order, traits_of(connection, order), now, after=RETRY) is None:
-        order_store.set_count_due(connection, order.number, None)
+
+def _asks_again(connection: Connection, house: House, order: Order, now: datetime) -> bool:
+    """Whether a count is asked for again; where the window is over, it is not due any more."""
+    if next_count(house, order, traits_of(connection, order), now, after=RETRY) is not None:
+        return True
+    order_store.set_count_due(connection, order.number, None)
+    return False
 
 
 def count_in(body: bytes, pointer: str) -> int | None:

@@ -76,11 +76,17 @@ class WrongKeys:
         if now - since >= WRONG_KEYS_WINDOW_S:
             count, since = 0, now
         self._peers[peer] = (count + 1, since)
+        self._forget(now)
         if len(self._peers) > _PEERS:
             self._peers.popitem(last=False)
         if count >= WRONG_KEYS:
             wait_s = max(1, math.ceil(since + WRONG_KEYS_WINDOW_S - now))
             raise Problem(ProblemKind.TOO_MANY_REQUESTS, "too many wrong keys from here", retry_after_s=wait_s)
+
+    def _forget(self, now: float) -> None:
+        """Peers whose time is over count as new ones anyway; those that were silent the longest come first."""
+        while (oldest := next(iter(self._peers))) and now - self._peers[oldest][1] >= WRONG_KEYS_WINDOW_S:
+            del self._peers[oldest]
 
 
 class Waiting:

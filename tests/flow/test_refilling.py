@@ -741,6 +741,33 @@ async def test_a_count_source_is_asked_within_the_window_and_shows_drops(
         await runner.cleanup()
 
 
+@on_sqlite
+async def test_a_count_that_is_never_confirmed_is_forgotten_after_the_window(
+    database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    counter = Counter()
+    app = web.Application()
+    app.router.add_get("/count", counter.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    source = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": "/n"}
+    services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
+    try:
+        async with a_street(database, clock, tmp_path, services) as street:
+            counter.answer = {"n": 0}
+            order = await completed(street)
+            while not counter.asked:
+                await street.next()
+            assert street.counting._unconfirmed == {order.number}
+            counter.answer = "a page that does not load any more"
+            await street.advance(4 * DAY_S)
+            assert await street.column(orders_table, order.number, "next_count_at") is None
+            assert street.counting._unconfirmed == set()
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.parametrize(
     ("body", "pointer", "count"),
     [

@@ -10,9 +10,10 @@ import pytest
 
 from aggregator.config import UnixAddress
 from aggregator.domain.clock import ManualClock
+from aggregator.domain.errors import Problem
 from aggregator.storage import orders
 from aggregator.storage.database import Database
-from aggregator.web.limits import WRONG_KEYS
+from aggregator.web.limits import WRONG_KEYS, WRONG_KEYS_WINDOW_S, WrongKeys
 from aggregator.web.server import create_app, start_sites
 from tests.web.support import ADMIN, CONFIG, OTHER, READER, SHOP, Doors, an_order, open_house
 
@@ -231,3 +232,17 @@ async def test_without_keys_tcp_lets_nobody_in(sqlite_database: Database, clock:
         doors.client = client
         assert (await doors.get("/v1/orders", key=None)).status == 401
         assert (await doors.get("/v1/orders")).status == 401
+
+
+def test_peers_whose_wrong_keys_are_old_are_forgotten() -> None:
+    """What only grows with every new address would be memory that anybody can take."""
+    wrong = WrongKeys()
+    for n in range(500):
+        wrong.count(f"198.51.100.{n}", float(n))
+    assert len(wrong._peers) == WRONG_KEYS_WINDOW_S
+    for _ in range(WRONG_KEYS):
+        wrong.count("203.0.113.1", 500.0)
+    with pytest.raises(Problem):
+        wrong.count("203.0.113.1", 501.0)
+    wrong.count("203.0.113.1", 500.0 + WRONG_KEYS_WINDOW_S)
+    assert list(wrong._peers) == ["203.0.113.1"]
