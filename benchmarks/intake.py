@@ -475,8 +475,8 @@ def urls(kind: str, folder: Path) -> Iterator[Callable[[str], str]]:
     # From the development environment; run from the project's folder.
     from tests.support.postgres import PostgresServer
 
+    folder.chmod(0o755)  # started by root, it runs as another account
     server = PostgresServer(parent=folder, durable=True)
-    folder.chmod(0o755)
     try:
         server.start()
         yield lambda name: server.url(server.create())

@@ -27,8 +27,9 @@ from aggregator.storage.database import Connection
 from aggregator.storage.orders import Unrouted
 
 BATCH: Final = 200
-FEW: Final = 10
-"""Orders claimed at once while callers crowd at the doors, and each has to wait for its turn."""
+FEW: Final = 20
+"""Orders claimed at once while callers crowd at the doors: a second's turns. The next ones when these are done."""
+AT_ONCE: Final = 4
 WRITES: Final = 16
 """Decisions written at once: enough to share a commit, and few enough that a caller's order need not wait for many."""
 LEASE_S: Final = 30.0
@@ -47,7 +48,7 @@ class Routing:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._workers = Workers(self.name, 4, done=lambda: house.wakeups.wake(self.name))
+        self._workers = Workers(self.name, AT_ONCE, done=lambda: house.wakeups.wake(self.name))
         self._stock_locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._promises = Promises()
         self._began = house.clock.monotonic()
@@ -63,7 +64,11 @@ class Routing:
     async def run_once(self) -> int:
         if not self._workers.free:
             return 0
-        limit = FEW if self._house.callers.crowded else BATCH
+        limit = BATCH
+        if self._house.callers.crowded:
+            limit = FEW
+            if self._workers.free < AT_ONCE:
+                return 0
         now = self._house.clock.now()
         token = claims.new_token()
         claimed = await self._house.database.write(
