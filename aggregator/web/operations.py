@@ -98,7 +98,7 @@ class Route:
                 found.add(_K.INVALID_FIELD)
         if self.body is not None:
             found |= {*_BODY_PROBLEMS, _K.INVALID_FIELD}
-        if self.idempotent:
+        if self.idempotent and self.admits:  # the panel door says everything in its own words
             found |= {_K.IDEMPOTENCY_RUNNING, _K.IDEMPOTENCY_MISMATCH}
         if self.conflict:
             found.add(_K.CONFLICT)

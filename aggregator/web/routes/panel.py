@@ -38,7 +38,8 @@ ROUTES: Final = (
         tag=TAG,
         summary="The same by query",
         description="With the same parameters in the query. Actions that change something come by GET only for keys "
-        "with `panel_get`.",
+        "with `panel_get`; under one Idempotency-Key a GET and a POST are the same call.",
+        idempotent=True,
         answer=PanelAnswer,
         admits=False,
         aliases=_ALIASES,

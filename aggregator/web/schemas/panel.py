@@ -41,7 +41,9 @@ class PanelCall(Open):
     interval: Id | None = Field(None, description="`add`: minutes between two runs.")
     order: Id | None = Field(None, description="One order, or (`sms_code`, `sms_status`) one rented number.")
     orders: str | None = Field(
-        None, description="Up to 100 orders, with commas between them.", examples=["23501,23502"]
+        None,
+        description="Up to 100 orders, with commas between them (or as a list: `orders[]=…`).",
+        examples=["23501,23502"],
     )
     refill: Id | None = Field(None, description="`refill_status`: one refill.")
     refills: str | None = Field(None, description="`refill_status`: up to 100 refills, with commas between them.")
