@@ -46,7 +46,7 @@ START: Final = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 ENDPOINT_AWAY: Final = (0.42, 0.52)
 PROVIDER_AWAY: Final = (0.56, 0.64)
 """Shares of the day in which somebody is away."""
-MOST_STEPS_AN_HOUR: Final = 30_000
+MOST_STEPS_AN_HOUR: Final = 15_000
 """An hour with more of them spins."""
 SETTLE_S: Final = 2 * HOUR_S
 SETTLE_EVERY_S: Final = 300.0

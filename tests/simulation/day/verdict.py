@@ -20,9 +20,10 @@ and sometimes there are a few more of them."""
 PACE_SHARE: Final = 1.5
 PACE_SLACK: Final = 40.0
 """Likewise of what is counted per hour: orders that are over are looked at again, ever more seldom, but more."""
-HOT_SHARE: Final = 3.0
-HOT_SLACK: Final = 400.0
-"""No hour at all, whatever is away in it, may see more of anything than this."""
+HOT_SHARE: Final = 5.0
+HOT_SLACK: Final = 1000.0
+"""No hour at all, whatever is away or comes back in it, may see more of anything than this. A loop that spins comes
+round thousands of times."""
 EARLY: Final = (0.1, 0.34)
 LATE: Final = (0.75, 1.0)
 
