@@ -171,11 +171,11 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
     ms, caller = round(took_s * 1000, 1), request.get(CALLER)
     if route in _QUIET:
         log.debug("request", method=method, route=route, status=status, ms=ms, caller=caller)
-    elif (request_id := request[REQUEST_ID]).startswith(_PROCESS):
-        same = (("method", method), ("route", route), ("status", status), ("caller", caller))
-        say_often("request", same, ms=ms, request_id=request_id)
-    else:  # named by the client, and may be anything
+    elif "X-Request-Id" in request.headers:  # a name that the client chose, and may be anything
         log.info("request", method=method, route=route, status=status, ms=ms, caller=caller)
+    else:
+        same = (("method", method), ("route", route), ("status", status), ("caller", caller))
+        say_often("request", same, ms=ms, request_id=request[REQUEST_ID])
 
 
 # Finding a counter by its labels takes longer than counting.
