@@ -59,10 +59,12 @@ def fill_postgresql(connection: Connection, keys: int) -> None:
     connection.execute(
         text(
             "INSERT INTO idempotency_keys (digest, fingerprint, order_number, created_at)"
-            " SELECT d, d, i - :keys, now() FROM (SELECT i, int8send(i * :step - 9223372036854775807 - 1)"
-            " || substring(uuid_send(gen_random_uuid()) FROM 1 FOR 8) AS d FROM generate_series(1, :keys) AS i) AS made"
+            " SELECT d, d, i - CAST(:keys AS bigint), now() FROM (SELECT i,"
+            " int8send((i - CAST(:half AS bigint)) * CAST(:step AS bigint))"
+            " || substring(uuid_send(gen_random_uuid()) FROM 1 FOR 8) AS d"
+            " FROM generate_series(CAST(1 AS bigint), CAST(:keys AS bigint)) AS i) AS made"
         ),
-        {"keys": keys, "step": 2**64 // keys},
+        {"keys": keys, "half": keys // 2 + 1, "step": 2**64 // keys},
     )
 
 
@@ -79,13 +81,16 @@ async def fill(url: str, keys: int) -> None:
     await migrate(database)
     before = await database.read(size)
     began = time.monotonic()
-    if database.kind == "sqlite":
+    if not keys:
+        pass
+    elif database.kind == "sqlite":
         await asyncio.to_thread(fill_sqlite, make_url(url).database or "", keys)
     else:
         await database.write(lambda c: fill_postgresql(c, keys))
         await database.write(lambda c: c.execute(text("CHECKPOINT")).close())
-    each = (await database.read(size) - before) / max(1, keys)
-    print(f"{keys} keys stored in {time.monotonic() - began:.0f} s; {each:.0f} bytes each, indexes included")
+    if keys:
+        each = (await database.read(size) - before) / keys
+        print(f"{keys} keys stored in {time.monotonic() - began:.0f} s; {each:.0f} bytes each, indexes included")
     await database.close()
 
 

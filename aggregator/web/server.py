@@ -157,10 +157,10 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
         same = (*same, ("action", action))
     if route in _QUIET:
         log.debug("request", **dict(same), ms=ms)
-    elif (request_id := request[REQUEST_ID]).startswith(_PROCESS):
-        say_often("request", same, ms=ms, request_id=request_id)
-    else:  # named by the client, and may be anything
+    elif "X-Request-Id" in request.headers:  # a name that the client chose, and may be anything
         log.info("request", **dict(same), ms=ms)
+    else:
+        say_often("request", same, ms=ms, request_id=request[REQUEST_ID])
 
 
 # Finding a counter by its labels takes longer than counting.

@@ -17,7 +17,7 @@ from aggregator.flow import health
 from aggregator.flow.base import House
 from aggregator.flow.intake import Intake
 from aggregator.flow.reconcile import Reconcile
-from aggregator.storage import attempts, catalogue, claims, idempotency, numbers
+from aggregator.storage import attempts, catalogue, claims, deliveries, idempotency, numbers
 from aggregator.storage import orders as order_store
 from aggregator.storage.tables import numbers as numbers_table
 from tests.simulation.focus import Focus
@@ -43,12 +43,17 @@ def startup_buys_again(stack: ExitStack) -> None:
 
 def claims_outlive_their_holder(stack: ExitStack) -> None:
     """No lease runs out, and a start voids nothing."""
-    real = claims.claim
 
-    def claim(connection: Connection, of: Any, now: Any, **wanted: Any) -> Any:
-        return real(connection, of, now, **{**wanted, "lease_s": 10.0**9})
+    def for_ever(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
 
-    swap(stack, claims, "claim", claim)
+        def claim(connection: Connection, of: Any, now: Any, **wanted: Any) -> Any:
+            return real(connection, of, now, **{**wanted, "lease_s": 10.0**9})
+
+        swap(stack, owner, name, claim)
+
+    for owner, name in ((claims, "claim"), (deliveries, "claim_deliveries"), (deliveries, "look_again")):
+        for_ever(owner, name)
     swap(stack, claims, "void_all", lambda connection, tables: 0)
 
 

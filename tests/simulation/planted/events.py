@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
@@ -18,8 +19,9 @@ from tests.simulation.planted.bug import SOON_S, Bug, swap
 
 
 def event_outside_the_transaction(stack: ExitStack) -> None:
-    real_append, real_run, real_init = outbox.append, Sequencing.run_once, Sequencing.__init__
-    later: list[tuple[Any, ...]] = []
+    real_append, real_accepted = outbox.append, outbox.append_accepted
+    real_run, real_init = Sequencing.run_once, Sequencing.__init__
+    later: list[Callable[[Connection], None]] = []
 
     def begin(self: Sequencing, house: House) -> None:
         later.clear()  # what was in memory is gone with its process
@@ -27,15 +29,18 @@ def event_outside_the_transaction(stack: ExitStack) -> None:
 
     def append(_: Connection, *values: Any) -> None:
         if values[2]:
-            later.append(values)
+            later.append(lambda c: real_append(c, *values))
+
+    def append_accepted(_: Connection, born: Any) -> None:
+        later.append(lambda c: real_accepted(c, born))
 
     async def run_once(self: Sequencing) -> int:
         while later:
-            values = later.pop(0)
-            await self._house.database.write(lambda c: real_append(c, *values))  # noqa: B023
+            await self._house.database.write(later.pop(0))
         return await real_run(self)
 
     swap(stack, outbox, "append", append)
+    swap(stack, outbox, "append_accepted", append_accepted)
     swap(stack, Sequencing, "run_once", run_once)
     swap(stack, Sequencing, "__init__", begin)
 
