@@ -267,6 +267,11 @@ PLANTED: list[tuple[str, str, list[str]]] = [
         [f"UPDATE events SET position = NULL WHERE order_number = {PENDING}"],
     ),
     (
+        "an endpoint at which nobody looks although something waits",
+        "endpoint shop: an endpoint with something to send is looked at in time",
+        ["UPDATE endpoints SET next_at = NULL WHERE name = 'shop'"],
+    ),
+    (
         "a delivery in a lane of its own",
         "delivery 1: a delivery waits in its event's lane; elsewhere instead of o1",
         ["UPDATE deliveries SET lane = 'elsewhere' WHERE id = 1"],

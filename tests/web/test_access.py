@@ -76,6 +76,17 @@ SCOPES: list[tuple[str, str, set[str]]] = [
     ("POST", "/v1/providers/smmplus/pause", {ADMIN}),
     ("POST", "/v1/providers/smmplus/resume", {ADMIN}),
     ("POST", "/v1/providers/smmplus/release", {ADMIN}),
+    ("GET", "/v1/webhooks", {READER, ADMIN}),
+    ("POST", "/v1/webhooks", {ADMIN}),
+    ("GET", "/v1/webhooks/erp", {READER, ADMIN}),
+    ("PATCH", "/v1/webhooks/erp", {ADMIN}),
+    ("DELETE", "/v1/webhooks/erp", {ADMIN}),
+    ("GET", "/v1/webhooks/erp/deliveries", {READER, ADMIN}),
+    ("POST", "/v1/webhooks/erp/enable", {ADMIN}),
+    ("POST", "/v1/webhooks/erp/disable", {ADMIN}),
+    ("POST", "/v1/webhooks/erp/secret", {ADMIN}),
+    ("POST", "/v1/webhooks/erp/test", {ADMIN}),
+    ("POST", "/v1/webhooks/erp/replay", {ADMIN}),
 ]
 
 
@@ -94,7 +105,10 @@ async def test_the_table_of_scopes_names_every_route(sqlite_doors: Doors) -> Non
     routes = {
         (
             route.method,
-            route.resource.canonical.replace("{order}", ID).replace("{provider}", "smmplus").replace("{service}", "1"),
+            route.resource.canonical.replace("{order}", ID)
+            .replace("{provider}", "smmplus")
+            .replace("{service}", "1")
+            .replace("{webhook}", "erp"),
         )
         for route in app.router.routes()
         if route.method != "HEAD"

@@ -517,3 +517,25 @@ async def test_an_orders_events_go_to_its_callback_signed_with_its_callers_secre
     await desk.ask(f"{name}/replay", {"from": 1, "to": 2}, 202)
     await desk.drain()
     assert [to for to, _, _ in desk.answers.sent].count(url) == 2
+
+
+async def test_metrics_tell_what_waits_by_endpoint_and_callbacks_as_one(desk: Desk, clock: ManualClock) -> None:
+    desk.answers.status = {"token=abcdefgh": 500, "example.com/": 500}
+    for number in range(3):
+        await desk.order(callback_url=f"https://h{number}.example.com/")
+    await desk.drain()
+    clock.advance(4)
+    reply = await desk.client.get("/metrics", headers={"Authorization": f"Bearer {READER}"})
+    text = await reply.text()
+    for line in (
+        'aggregator_deliveries_waiting{endpoint="main"} 3.0',
+        'aggregator_deliveries_waiting{endpoint="callbacks"} 3.0',
+        'aggregator_oldest_waiting_delivery_seconds{endpoint="main"} 4.0',
+        'aggregator_deliveries_parked{endpoint="main"} 0.0',
+        'aggregator_endpoint_state{endpoint="main",state="failing"} 1.0',
+        'aggregator_endpoint_state{endpoint="off",state="disabled"} 1.0',
+        'aggregator_callback_hosts{standing="failing"} 3.0',
+        "aggregator_oldest_undelivered_event_seconds 4.0",
+    ):
+        assert line in text.splitlines(), line
+    assert "h1.example.com" not in text
