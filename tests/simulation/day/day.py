@@ -13,6 +13,7 @@ import random
 import traceback
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -26,6 +27,7 @@ from structlog.testing import capture_logs
 from aggregator.domain.wire import HttpRequest, Outcome
 from aggregator.storage import invariants
 from aggregator.storage.tables import deliveries, orders
+from aggregator.web import feed
 from tests.simulation.day import measures, verdict
 from tests.simulation.day.callers import HOUR_S, Callers
 from tests.simulation.day.door import Door
@@ -33,6 +35,7 @@ from tests.simulation.day.scenery import AWAY, BALANCE_S, CATALOGUE_S, DRIP, SLO
 from tests.simulation.day.walk import Walk, is_within
 from tests.simulation.due import unfinished
 from tests.simulation.outcome import unexpected
+from tests.simulation.planted.bug import swap
 from tests.simulation.process import Process, remembering
 from tests.simulation.store import SqliteShelf, Weather
 from tests.simulation.virtual import Stuck, VirtualClock, VirtualLoop, run_virtual
@@ -55,6 +58,8 @@ BACK_WITHIN_S: Final = 1800.0
 _STANDING: Final = (dict, list, set, deque, OrderedDict, defaultdict, Counter)
 GROWN: Final = 40
 """Of a collection that was there early in the day: so many more things at its end are no accident."""
+FEED_KEPT: Final = 50
+"""Of the newest events: what is kept in memory has a bound, which a quiet day would take until the evening to reach."""
 
 
 class Day:
@@ -96,7 +101,9 @@ class Day:
         collecting = gc.isenabled()
         gc.disable()  # each hour ends with a collection, which makes what it counts exact
         try:
-            with capture_logs(processors=[format_exc_info]) as self.logged:
+            with ExitStack() as stack:
+                swap(stack, feed, "KEPT", FEED_KEPT)
+                self.logged = stack.enter_context(capture_logs(processors=[format_exc_info]))
                 run_virtual(self.loop, self._main())
         except Stuck as exc:
             self.violations.append(f"stuck: {exc}")

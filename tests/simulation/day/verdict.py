@@ -21,9 +21,9 @@ PACE_SHARE: Final = 1.5
 PACE_SLACK: Final = 40.0
 """Likewise of what is counted per hour: orders that are over are looked at again, ever more seldom, but more."""
 HOT_SHARE: Final = 5.0
-HOT_SLACK: Final = 1000.0
-"""No hour at all, whatever is away or comes back in it, may see more of anything than this. A loop that spins comes
-round thousands of times."""
+HOT_SLACK: Final = 4000.0
+"""No hour at all, whatever is away or comes back in it, may see more of anything than this: a stage comes round once a
+second anyway, and one that spins does so hundreds of times as often."""
 EARLY: Final = (0.1, 0.34)
 LATE: Final = (0.75, 1.0)
 
