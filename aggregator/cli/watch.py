@@ -93,7 +93,12 @@ class Watch:
 
     async def _nothing_after(self, position: int) -> tuple[bool, int]:
         """Whether no event that is ours to see comes after a position, and where to go on."""
-        page = await self._page(position, limit=1)
+        try:
+            page = await self._page(position, limit=1)
+        except Refused as refused:
+            if refused.kind != "invalid-field":
+                raise
+            return True, 0  # no event has this position yet
         return not page["events"], int(page["next_after"])
 
     async def _wait(self, after: int, order_id: str) -> int:

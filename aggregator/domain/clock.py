@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final, Protocol
 
 TOLERANCE: Final = timedelta(seconds=2)
@@ -17,7 +16,6 @@ TOLERANCE: Final = timedelta(seconds=2)
 
 _HELD_UP_S: Final = 0.5
 """Two readings that are further apart are not of one moment."""
-_WALL: Final = partial(datetime.now, UTC)
 
 
 class Clock(Protocol):
@@ -41,7 +39,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        wall: Callable[[], datetime] = _WALL,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall = wall

@@ -167,7 +167,7 @@ def test_an_unclear_order_that_was_not_bought(shell: Shell, sandbox: SandboxProc
     assert shell.out.splitlines()[1].split()[:3] == [str(number), "plus", "unclear"]
     resolved = shell.json("orders", "resolve", str(number), "--not-placed")
     assert resolved["state"] == "accepted"
-    assert shell("orders", "watch", str(number)) == 0
+    assert shell("orders", "watch", str(number)) == 0, shell.out + shell.err
     assert shell.out.endswith(f"order {number}  completed\n")
     assert len(purchases(sandbox, shell, number)) == 1
     assert shell("orders", "show", str(number)) == 0
