@@ -7,7 +7,9 @@ import ipaddress
 import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -161,54 +163,68 @@ async def test_a_name_that_no_server_knows_is_not_sent(host: Host) -> None:
 # --- answers that are no good
 
 
-async def raw(answer: bytes, *, then: float = 0, again: bytes = b"", times: int = 0) -> tuple[asyncio.Server, int]:
-    """A server that says these bytes and then, slowly, others."""
+@asynccontextmanager
+async def raw(answer: bytes, *, then: float = 0, again: bytes = b"", times: int = 0) -> AsyncIterator[int]:
+    """The port of a server that says these bytes and then, slowly, others; it ends with the block."""
+    serving: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
         try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
             for _ in range(times):
                 await writer.drain()
                 await asyncio.sleep(then)
                 writer.write(again)
             await writer.drain()
-        except ConnectionError:
+            writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
-        writer.close()
+        finally:
+            if not writer.is_closing():
+                writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, server.sockets[0].getsockname()[1]
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def test_an_endpoint_that_answers_byte_by_byte_is_cut_off() -> None:
-    server, port = await raw(b"HTTP/1.1 200", then=0.05, again=b" ", times=200)
-    async with server, Outbound() as client:
+    async with raw(b"HTTP/1.1 200", then=0.05, again=b" ", times=200) as port, Outbound() as client:
         outcome = await client.deliver(f"http://127.0.0.1:{port}/", b"{}", HEADERS, 0.3)
     assert isinstance(outcome, LostReply)
 
 
 async def test_a_status_counts_although_its_body_never_ends() -> None:
-    server, port = await raw(b"HTTP/1.1 204 OK\r\nContent-Length: 9\r\n\r\n", then=0.2, times=20)
-    async with server, Outbound() as client:
+    async with raw(b"HTTP/1.1 204 OK\r\nContent-Length: 9\r\n\r\n", then=0.2, times=20) as port, Outbound() as client:
         outcome = await client.deliver(f"http://127.0.0.1:{port}/", b"{}", HEADERS, 5)
     assert isinstance(outcome, Delivered)
     assert outcome.status == 204
 
 
 async def test_of_a_giant_answer_only_the_beginning_is_read() -> None:
-    server, port = await raw(
-        b"HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: 99999999999\r\n\r\n",
-        again=b"x" * 65_536, times=100_000,
-    )  # fmt: skip
-    async with server, Outbound() as client:
+    async with (
+        raw(
+            b"HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: 99999999999\r\n\r\n",
+            again=b"x" * 65_536,
+            times=100_000,
+        ) as port,
+        Outbound() as client,
+    ):
         outcome = await client.deliver(f"http://127.0.0.1:{port}/", b"{}", HEADERS, 5)
     assert isinstance(outcome, Delivered)
     assert (outcome.status, len(outcome.excerpt) <= 512) == (500, True)
 
 
 async def test_tls_that_fails_is_a_failure_like_any_other() -> None:
-    server, port = await raw(b"this is no TLS\r\n\r\n")
-    async with server, Outbound() as client:
+    async with raw(b"this is no TLS\r\n\r\n") as port, Outbound() as client:
         outcome = await client.deliver(f"https://127.0.0.1:{port}/", b"{}", HEADERS, 2)
     assert isinstance(outcome, NotSent | LostReply)

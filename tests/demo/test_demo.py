@@ -106,7 +106,7 @@ def test_a_daemon_that_is_killed_is_started_again_and_buys_nothing_twice(start: 
 )
 def test_ended_at_any_moment_it_leaves_nothing(start: Start, output: Path, number: signal.Signals, words: str) -> None:
     demo = start()
-    until("the moment", lambda: words in output.read_text())
+    until("the moment", lambda: words in output.read_text(), within_s=90)
     demo.send_signal(number)
     assert demo.wait(timeout=30) == 0, output.read_text()
     assert "Traceback" not in output.read_text()
@@ -115,7 +115,7 @@ def test_ended_at_any_moment_it_leaves_nothing(start: Start, output: Path, numbe
 @pytest.mark.parametrize("words", ["daemon ", "order 1:"])
 def test_killed_it_takes_its_daemon_along(start: Start, output: Path, tmp_path: Path, words: str) -> None:
     demo = start()
-    until("the moment", lambda: words in output.read_text())
+    until("the moment", lambda: words in output.read_text(), within_s=90)
     assert _daemons(tmp_path / "demo")
     demo.kill()
     assert demo.wait(timeout=30) == -signal.SIGKILL
