@@ -239,6 +239,8 @@ async def latency(
     async with aiohttp.ClientSession() as client, at_work(database, folder, hooks) as line:
         await (await client.get(f"{base}/log")).json()
         await line.orders()
+        await line.numbered()
+        await line.delivered(*HEALTHY)
         began, tasks = time.monotonic(), []
         for number in range(int(rate * seconds)):
             wait = began + number / rate - time.monotonic()
