@@ -46,7 +46,8 @@ async def a_ledger_row_more(doors: Doors) -> None:
 
 
 async def an_event_more(doors: Doors) -> None:
-    await doors.write(outbox.append_general, Draft("provider.down", {"n": next(_numbers)}), doors.house.clock.now())
+    draft = Draft("provider.up", {"provider": f"p{next(_numbers)}"})
+    await doors.write(outbox.append_general, draft, doors.house.clock.now())
     await doors.write(rows.sequence)
 
 

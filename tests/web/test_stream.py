@@ -115,7 +115,7 @@ async def test_callers_hear_of_their_own_orders_and_pass_over_the_others(
 ) -> None:
     monkeypatch.setattr(api_events, "HEARTBEAT_S", 0.05)
     await happen(doors, 2, key=OTHER)
-    await doors.write(outbox.append_general, Draft("provider.down", {"provider": "x"}), doors.house.clock.now())
+    await doors.write(outbox.append_general, Draft("provider.up", {"provider": "x"}), doors.house.clock.now())
     await happen(doors)
     await happen(doors, 2, key=OTHER)
     async with stream(doors, "?after=0", key=SHOP) as (reader, _):
@@ -267,7 +267,9 @@ async def test_a_reader_that_does_not_read_is_cut(
     monkeypatch.setattr(api_events, "SEND_S", 3600 if closing else 0.2)
     doors = Doors(await open_house(sqlite_database, clock, tmp_path))
     for _ in range(150):
-        await doors.write(outbox.append_general, Draft("provider.down", {"why": "x" * 100_000}), clock.now())
+        await doors.write(
+            outbox.append_general, Draft("provider.down", {"provider": "x", "reason": "x" * 100_000}), clock.now()
+        )
     await doors.write(rows.sequence)
     runner = await start_sites(create_app(doors.services), [TcpAddress("127.0.0.1", 0)])
     try:
