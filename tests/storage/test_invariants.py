@@ -20,9 +20,12 @@ from tests.support.examples import NOW, later
 
 SEALER = Sealer("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
 
-# Which order is which in `everything`: they are numbered from 1.
-ACCEPTED, PLANNED, PLACING, UNCLEAR, PENDING, COMPLETED, PARTIAL, FAILED, REFUSED, SMS, CORRECTED = range(1, 12)
-PARENT, RUN, SHORT, REST, WISHED = range(13, 18)
+# Which order is which in `everything`: they are numbered from 1. Rented numbers take their ids from the same
+# sequence, the first the number of its order, the second 11.
+ACCEPTED, PLANNED, PLACING, UNCLEAR, PENDING, COMPLETED, PARTIAL, FAILED, REFUSED, SMS = range(1, 11)
+NUMBER = SMS
+CORRECTED = 12
+PARENT, RUN, SHORT, REST, WISHED = range(14, 19)
 
 
 def everything(connection: Connection) -> None:
@@ -326,8 +329,8 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a waiting number without its next check",
-        "number 1: a number that waits for its code has its next check",
-        ["UPDATE numbers SET next_check_at = NULL WHERE id = 1"],
+        f"number {NUMBER}: a number that waits for its code has its next check",
+        [f"UPDATE numbers SET next_check_at = NULL WHERE id = {NUMBER}"],
     ),
     (
         "a refill that nobody follows",
@@ -343,7 +346,7 @@ PLANTED: list[tuple[str, str, list[str]]] = [
         for table, which, where in (
             ("orders", "order 1", "number = 1"),
             ("attempts", "", f"order_number = {PLANNED}"),
-            ("numbers", "number 1", "id = 1"),
+            ("numbers", f"number {NUMBER}", f"id = {NUMBER}"),
             ("refills", "refill 1", "number = 1"),
             ("deliveries", "delivery 1", "id = 1"),
         )
@@ -369,8 +372,8 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number of an order for followers",
-        "number 1: a number belongs to a bought order for numbers",
-        [f"UPDATE numbers SET order_number = {PENDING} WHERE id = 1"],
+        f"number {NUMBER}: a number belongs to a bought order for numbers",
+        [f"UPDATE numbers SET order_number = {PENDING} WHERE id = {NUMBER}"],
     ),
     (
         "an order that goes on although no number does",
@@ -389,8 +392,8 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number's charge without a currency",
-        "number 1: an amount has its currency, and a currency its amount; charge",
-        ["UPDATE numbers SET charge_units = 5 WHERE id = 1"],
+        f"number {NUMBER}: an amount has its currency, and a currency its amount; charge",
+        [f"UPDATE numbers SET charge_units = 5 WHERE id = {NUMBER}"],
     ),
     (
         "a charge that gives",
@@ -417,11 +420,12 @@ PLANTED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number's charge that was not booked",
-        "number 1: what is booked for a rented number is what its provider charged",
+        f"number {NUMBER}: what is booked for a rented number is what its provider charged",
         [
-            "UPDATE numbers SET charge_units = 7, charge_currency = 'USD' WHERE id = 1",
+            f"UPDATE numbers SET charge_units = 7, charge_currency = 'USD' WHERE id = {NUMBER}",
             "INSERT INTO ledger (provider, kind, units, currency, order_number, number_id, at)"
-            " SELECT n.provider, 'charge', -5, 'USD', n.order_number, n.id, n.created_at FROM numbers n WHERE n.id = 1",
+            " SELECT n.provider, 'charge', -5, 'USD', n.order_number, n.id, n.created_at FROM numbers n"
+            f" WHERE n.id = {NUMBER}",
         ],
     ),
     (
