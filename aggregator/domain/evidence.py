@@ -1,8 +1,9 @@
 """When the evidence of an unclear purchase is a proof; pure, from what was stored with the attempt.
 
 Silence and an unmoved balance prove nothing by themselves: a slow provider may accept a purchase long after our
-timeout. "Not bought" therefore needs an account that nobody else uses, a provider that was seen to debit at once, time,
-two readings, and that no reading since the sending showed anything that the books did not explain later.
+timeout, and cancel and refund it before anybody looks. "Not bought" therefore needs an account that nobody else uses, a
+provider that was seen to debit at once, time, two readings, a balance that was never out of sight for long, and that no
+reading since the sending showed anything that the books did not explain later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final
 
 from aggregator.domain.books import Shown
@@ -71,10 +73,24 @@ def verdict(evidence: Evidence, sent_at: datetime, trust: Trust) -> Verdict:
     if not trust.enough or spoiled(evidence):
         return Verdict.UNDECIDED
     least = settled_at(evidence, sent_at, trust.settle)
+    if _out_of_sight(evidence, sent_at, trust.settle):
+        return Verdict.UNDECIDED
     settled = _readings(_since_put_back(evidence))
     moments = [moment for one in settled if (moment := parse_rfc3339(one["at"])) >= least and _unmoved(one)]
     apart = len(moments) >= 2 and moments[-1] - moments[0] >= APART
     return Verdict.NOT_BOUGHT if apart and _unmoved(readings[-1]) else Verdict.UNDECIDED
+
+
+def _out_of_sight(evidence: Evidence, sent_at: datetime, longest: timedelta) -> bool:
+    """Whether the balance went unread for longer than it takes to settle: a purchase that was canceled and refunded
+    meanwhile leaves it as it was. What a clock jumped was no time that passed."""
+    jumped, seen = timedelta(), [sent_at]
+    for one in evidence:
+        if one.get("kind") == "clock":
+            jumped += timedelta(seconds=float(one["forward_s"]))
+        elif one.get("kind") == "balance":
+            seen.append(parse_rfc3339(one["at"]) - jumped)
+    return any(later - earlier > longest for earlier, later in pairwise(seen))
 
 
 def spoiled(evidence: Evidence) -> bool:

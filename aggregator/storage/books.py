@@ -310,6 +310,8 @@ def note_clock(connection: Connection, at: datetime, forward_s: float) -> None:
     rows = connection.execute(select(attempts.c.id).where(AT_WORK, attempts.c.state.in_(["placing", "unclear"]))).all()
     for row in rows:
         add_evidence(connection, row[0], {"kind": "clock", "at": rfc3339(at), "forward_s": round(forward_s, 3)})
+    # A look that was planned by a clock that has been put back since would leave the balance unread for too long.
+    connection.execute(update(providers).where(providers.c.next_evidence_at > at).values(next_evidence_at=at))
 
 
 def note_active_link(connection: Connection, provider: str, order_number: int, link: str | None, at: datetime) -> None:

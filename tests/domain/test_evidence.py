@@ -46,6 +46,11 @@ def test_two_readings_after_the_settling_time_prove_not_bought() -> None:
     assert decided(*QUIET[2:]) is NOT_BOUGHT
 
 
+@pytest.mark.parametrize("unread", [(reading(901), reading(960)), (reading(1), reading(902), reading(960))])
+def test_a_balance_that_went_unread_may_have_been_debited_and_refunded_meanwhile(unread: Any) -> None:
+    assert decided(*unread) is UNDECIDED
+
+
 @pytest.mark.parametrize(
     "trust",
     [

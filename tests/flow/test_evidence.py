@@ -589,7 +589,8 @@ async def test_a_clock_that_is_put_back_loses_nothing(scenes: Scenes) -> None:
         await street.settle()
         street.clock._now -= timedelta(seconds=200)
         await street.advance(200 + 2 * ENOUGH_S)
-        assert await states(street, order) == [("smmcheap", "not_placed"), ("smmplus", "placed")]
+        # The balance may have gone unread meanwhile, so it proves nothing: it is neither bought again nor given up.
+        assert await states(street, order) == [("smmcheap", "unclear")]
 
 
 async def test_a_crash_at_any_write_of_the_looking_changes_nothing_twice(scenes: Scenes) -> None:
