@@ -588,8 +588,19 @@ async def test_a_clock_that_is_put_back_loses_nothing(scenes: Scenes) -> None:
         order = await lost(street, "followers", sold=False)
         await street.settle()
         street.clock._now -= timedelta(seconds=200)
+        await street.tick()  # as the daemon's schedule does within seconds, whatever the clock says is due
         await street.advance(200 + 2 * ENOUGH_S)
-        # The balance may have gone unread meanwhile, so it proves nothing: it is neither bought again nor given up.
+        assert await states(street, order) == [("smmcheap", "not_placed"), ("smmplus", "placed")]
+
+
+@on_sqlite
+async def test_a_balance_that_went_unread_while_the_clock_was_put_back_proves_nothing(scenes: Scenes) -> None:
+    async with scenes(smmcheap=OWN) as street:
+        await learnt(street, "smmcheap")
+        order = await lost(street, "followers", sold=False)
+        await street.settle()
+        street.clock._now -= timedelta(seconds=200)
+        await street.advance(200 + 2 * ENOUGH_S)
         assert await states(street, order) == [("smmcheap", "unclear")]
 
 
