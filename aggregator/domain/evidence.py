@@ -131,8 +131,12 @@ def _unmoved(reading: Mapping[str, Any]) -> bool:
 
 
 def dispensable(evidence: Evidence) -> int | None:
-    """Which of too many pieces may go: a reading that said nothing new. Neither the first nor one of the newest."""
-    for place in range(1, len(evidence) - 3):
-        if evidence[place].get("kind") == "balance" and _unmoved(evidence[place]):
-            return place
-    return None
+    """Which of too many pieces may go: a reading that said nothing new, and without which the balance was out of sight
+    for the shortest time. Neither the first nor one of the newest."""
+    read_at = [(place, parse_rfc3339(one["at"])) for place, one in enumerate(evidence) if one.get("kind") == "balance"]
+    unseen = [
+        (abs(after - before), place)  # below zero where the clock was put back
+        for (_, before), (place, _), (_, after) in zip(read_at, read_at[1:], read_at[2:], strict=False)
+        if place < len(evidence) - 3 and _unmoved(evidence[place])
+    ]
+    return min(unseen)[1] if unseen else None

@@ -164,3 +164,15 @@ def test_of_too_much_evidence_only_readings_that_say_nothing_new_give_way() -> N
     assert dispensable([reading(0, "debited"), {"kind": "difference"}, *told, *told]) == 2
     assert dispensable([reading(0), {"kind": "difference"}, reading(1, "debited"), *told]) is None
     assert dispensable([reading(0), reading(1)]) is None
+
+
+def test_a_busy_provider_is_not_out_of_sight_because_readings_gave_way() -> None:
+    kept: list[dict[str, Any]] = []
+    for after_s in range(0, 3000, 5):
+        kept.append(reading(after_s))
+        if len(kept) > 50:
+            place = dispensable(kept)
+            assert place is not None
+            del kept[place]
+    assert len(kept) == 50
+    assert decided(*kept) is NOT_BOUGHT
