@@ -110,6 +110,7 @@ async def test_each_interrupted_purchase_is_found_once_and_told_once(
     states = {(await street.order(order.number)).state for order in taken}
     assert states == {OrderState.PLACING}
     await street.restart()
+    await street.reconcile.idle()  # its first look is over, so that nobody has one to begin
     first, second = Reconcile(street.house), Reconcile(street.house)
     found = await asyncio.gather(first.run_once(), second.run_once(), street.reconcile.run_once())
     assert sum(found) == 0
