@@ -116,70 +116,64 @@ async def watch(target: Target, seen: Seen, done: asyncio.Event) -> None:
 Attack = Callable[[Target, Seen], Awaitable[None]]
 
 
+async def _all_at_once(
+    target: Target, seen: Seen, count: int, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[str]]
+) -> None:
+    """So many connections at the same time; `one` answers how it went for each."""
+
+    async def each() -> None:
+        try:
+            reader, writer = await target.open()
+            seen.told[await one(reader, writer)] += 1
+            writer.close()
+        except OSError as exc:
+            seen.told[type(exc).__name__] += 1
+
+    await asyncio.gather(*(each() for _ in range(count)))
+
+
 async def silent(target: Target, seen: Seen, count: int, hold_s: float) -> None:
     """Connections that say nothing, all at once."""
 
-    async def one() -> None:
-        try:
-            reader, writer = await target.open()
-        except OSError as exc:
-            seen.told[type(exc).__name__] += 1
-            return
-        seen.told[await _ending(reader, hold_s)] += 1
-        writer.close()
+    async def one(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> str:
+        return await _ending(reader, hold_s)
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    await _all_at_once(target, seen, count, one)
 
 
 async def dripping(target: Target, seen: Seen, count: int, hold_s: float) -> None:
     """Headers, one byte at a time."""
 
-    async def one() -> None:
-        try:
-            reader, writer = await target.open()
-        except OSError as exc:
-            seen.told[type(exc).__name__] += 1
-            return
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         ending = asyncio.create_task(_ending(reader, hold_s))
         for byte in target.head("GET", "/v1/orders"):
             writer.write(bytes([byte]))
             await asyncio.wait([ending], timeout=0.5)
             if ending.done():
                 break
-        seen.told[await ending] += 1
-        writer.close()
+        return await ending
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    await _all_at_once(target, seen, count, one)
 
 
 async def bodies(target: Target, seen: Seen, count: int, hold_s: float) -> None:
     """Bodies of a megabyte, all but the last byte at once, which comes when all are there."""
     body = json.dumps({"service": "none", "quantity": 1, "link": "x"}).encode().ljust(MEGABYTE - 1)
 
-    async def one() -> None:
-        try:
-            reader, writer = await target.open()
-            writer.write(target.head("POST", "/v1/orders", MEGABYTE, "Content-Type: application/json") + body)
-            answer = asyncio.create_task(_ending(reader, 30))
-            await asyncio.wait([answer], timeout=hold_s)
-            writer.write(b" ")
-            seen.told[await answer] += 1
-            writer.close()
-        except OSError as exc:
-            seen.told[type(exc).__name__] += 1
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        writer.write(target.head("POST", "/v1/orders", MEGABYTE, "Content-Type: application/json") + body)
+        answer = asyncio.create_task(_ending(reader, 30))
+        await asyncio.wait([answer], timeout=hold_s)
+        writer.write(b" ")
+        return await answer
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    await _all_at_once(target, seen, count, one)
 
 
 async def unread(target: Target, seen: Seen, count: int, hold_s: float) -> None:
     """Requests behind each other whose answers nobody takes."""
 
-    async def one() -> None:
-        try:
-            reader, writer = await target.open()
-        except OSError as exc:
-            seen.told[type(exc).__name__] += 1
-            return
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(int(hold_s * 20)):
             writer.write(target.head("GET", "/metrics") * 20)
@@ -187,10 +181,11 @@ async def unread(target: Target, seen: Seen, count: int, hold_s: float) -> None:
             if writer.transport.is_closing():
                 break
         writer.transport.resume_reading()  # type: ignore[attr-defined]
-        seen.told[await _ending(reader, 1)] += 1
+        how = await _ending(reader, 1)
         writer.transport.abort()
+        return how
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    await _all_at_once(target, seen, count, one)
 
 
 async def _ending(reader: asyncio.StreamReader, within_s: float) -> str:

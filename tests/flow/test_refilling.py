@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -693,6 +694,21 @@ class Counter:
         return web.json_response(self.answer)
 
 
+@asynccontextmanager
+async def counting(pointer: str) -> AsyncIterator[tuple[Counter, dict[str, str]]]:
+    """A counter that is listened to, and the `count_source` that asks it."""
+    counter = Counter()
+    app = web.Application()
+    app.router.add_get("/count", counter.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield counter, {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": pointer}
+    finally:
+        await runner.cleanup()
+
+
 @on_sqlite
 async def test_a_count_source_that_never_answers_is_not_asked_for_ever(
     database: Database, clock: ManualClock, tmp_path: Path, unused_tcp_port: int
@@ -710,15 +726,8 @@ async def test_a_count_source_that_never_answers_is_not_asked_for_ever(
 async def test_a_count_source_is_asked_within_the_window_and_shows_drops(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    counter = Counter()
-    app = web.Application()
-    app.router.add_get("/count", counter.serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    source = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": "/data/0/n"}
-    services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
-    try:
+    async with counting("/data/0/n") as (counter, source):
+        services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
         async with a_street(database, clock, tmp_path, services) as street:
             order = await completed(street, link="https://example.com/ä?a=1&b=2")
             assert order.start_count is not None
@@ -737,23 +746,14 @@ async def test_a_count_source_is_asked_within_the_window_and_shows_drops(
             asked = len(counter.asked)
             await street.advance(10 * DAY_S)
             assert len(counter.asked) == asked
-    finally:
-        await runner.cleanup()
 
 
 @on_sqlite
 async def test_a_count_that_is_never_confirmed_is_forgotten_after_the_window(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    counter = Counter()
-    app = web.Application()
-    app.router.add_get("/count", counter.serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    source = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": "/n"}
-    services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
-    try:
+    async with counting("/n") as (counter, source):
+        services = {"followers": smm("smmplus/1", refill={"window_days": 3}, count_source=source)}
         async with a_street(database, clock, tmp_path, services) as street:
             counter.answer = {"n": 0}
             order = await completed(street)
@@ -764,8 +764,6 @@ async def test_a_count_that_is_never_confirmed_is_forgotten_after_the_window(
             await street.advance(4 * DAY_S)
             assert await street.column(orders_table, order.number, "next_count_at") is None
             assert street.counting._unconfirmed == set()
-    finally:
-        await runner.cleanup()
 
 
 @pytest.mark.parametrize(
@@ -1107,15 +1105,8 @@ async def test_a_count_of_nothing_does_not_hide_a_loss_that_is_counted_after_it(
 async def test_a_count_source_that_reads_nothing_once_is_not_believed(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    counter = Counter()
-    app = web.Application()
-    app.router.add_get("/count", counter.serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    source = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/count?link={{link}}", "pointer": "/n"}
-    services = {"followers": smm("smmplus/1", count_source=source)}
-    try:
+    async with counting("/n") as (counter, source):
+        services = {"followers": smm("smmplus/1", count_source=source)}
         async with a_street(database, clock, tmp_path, services) as street:
             order = await completed(street)
             assert order.start_count is not None
@@ -1133,5 +1124,3 @@ async def test_a_count_source_that_reads_nothing_once_is_not_believed(
             await street.advance(3 * DAY_S)
             assert (await street.told(order.number, "order.dropped"))[0]["data"]["drop"] == order.quantity
             assert (await street.refills(order))[0].dropped == order.quantity
-    finally:
-        await runner.cleanup()

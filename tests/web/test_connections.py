@@ -45,6 +45,8 @@ class Place:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.began = asyncio.Semaphore(0)
+        self.read = asyncio.Semaphore(0)
+        """Bodies that are whole and in memory."""
         self.port = 0
         self.limits = LIMITS
 
@@ -60,6 +62,7 @@ class Place:
         self.began.release()
         try:
             read = await bodies.read_body(request)
+            self.read.release()
             await self.go.wait()
         except Problem as problem:
             return response(problem_answer(problem, "r"))
@@ -341,8 +344,7 @@ async def test_bodies_together_are_bounded_and_their_room_comes_back(place: Plac
     whole = post(len(body), body) if measured else CHUNKED + chunk(body) + b"0\r\n\r\n"
     first_reader, first = await place.open()
     first.write(whole)
-    await place.began.acquire()
-    await asyncio.sleep(0.1)  # its body is on its way over loopback
+    await place.read.acquire()
     reader, second = await place.open()
     second.write(whole)
     status, document = await answer(reader)
