@@ -118,6 +118,14 @@ def in_currency(house: House, amount: Money) -> Money | None:
     return amount.convert(rate, settings.currency) if rate is not None else None
 
 
+def shown_in_currency(house: House, amount: Money) -> Money:
+    """The same where people read it: as it is where it cannot be converted."""
+    try:
+        return in_currency(house, amount) or amount
+    except MoneyError:
+        return amount
+
+
 def total(house: House, amounts: Iterable[Money]) -> Money:
     """What amounts of several currencies come to in the one that prices are compared in; one without a rate is left
     out."""

@@ -15,7 +15,7 @@ from aiohttp import web
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.outbox import Told
 from aggregator.web.auth import GATE, Caller
-from aggregator.web.connections import CUT, Connection, connection_of
+from aggregator.web.connections import CUT, Connection, connection_of, has_gone
 from aggregator.web.feed import FEED, Feed, Page
 from aggregator.web.limits import Waiting
 from aggregator.web.problems import invalid
@@ -189,8 +189,7 @@ def _text(told: Told) -> str:
 
 def _over(request: web.Request, feed: Feed) -> bool:
     """Whether nobody is there to hear more, or nobody to tell it."""
-    gone = request.transport is None or request.transport.is_closing()
-    return gone or feed.closed or services_of(request).draining()
+    return has_gone(request) or feed.closed or services_of(request).draining()
 
 
 def _cut_if_full(connection: Connection | None) -> None:

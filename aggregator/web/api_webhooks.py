@@ -28,7 +28,7 @@ from aggregator.storage.database import Connection, RowMapping
 from aggregator.web.api_orders import ORDER_NAME
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
-from aggregator.web.hook_documents import STATES, delivery_document, endpoint_document, state_of
+from aggregator.web.hook_documents import STATES, delivery_document, endpoint_document, source_of, state_of
 from aggregator.web.hook_requests import (
     EndpointChange,
     EndpointRequest,
@@ -85,10 +85,8 @@ def _hook(house: House, row: RowMapping) -> WebhookSettings | None:
 
 def _own(house: House, row: RowMapping) -> WebhookSettings:
     """The endpoint as it was made here; Problem 409 with the remedy when it was not."""
-    name = row["name"]
-    if row["owner"]:
-        raise Problem(ProblemKind.CONFLICT, "callbacks are the callers'; only what they were sent is here")
-    if name in house.endpoints.configured or row["settings"] is None:
+    _operators(row)
+    if _source(house, row) != "api":
         detail = "the endpoint is in the config file, or was; change it there, and start the daemon anew"
         raise Problem(ProblemKind.CONFLICT, detail)
     return from_row(row, house.sealer)
@@ -99,11 +97,20 @@ def _operators(row: RowMapping) -> None:
         raise Problem(ProblemKind.CONFLICT, "callbacks are the callers'; only what they were sent is here")
 
 
+def _listening(row: RowMapping) -> None:
+    if not row["enabled"]:
+        raise Problem(ProblemKind.CONFLICT, "nothing is sent there; enable the endpoint first")
+
+
+def _source(house: House, row: RowMapping) -> str:
+    return source_of(row, configured=row["name"] in house.endpoints.configured)
+
+
 def _document(house: House, connection: Connection, row: RowMapping) -> dict[str, object]:
     return endpoint_document(
         row,
         _hook(house, row),
-        configured=row["name"] in house.endpoints.configured,
+        source=_source(house, row),
         backlog=deliveries.backlog(connection, row["name"]),
         replaying=replays.waiting_at(connection, row["name"]),
         now=house.clock.now(),
@@ -133,10 +140,6 @@ async def list_webhooks(request: web.Request, caller: Caller) -> web.Response:
 
     documents, last = await house.database.read(load)
     return json_response(listing("webhooks", documents, query.next_cursor(last) if last is not None else None))
-
-
-def _source(house: House, row: RowMapping) -> str:
-    return "config" if row["name"] in house.endpoints.configured or row["settings"] is None else "api"
 
 
 async def get_webhook(request: web.Request, caller: Caller) -> web.Response:
@@ -360,8 +363,7 @@ async def test(request: web.Request, caller: Caller) -> web.Response:
         def write(connection: Connection) -> str:
             row = _found(connection, request)
             _operators(row)
-            if not row["enabled"]:
-                raise Problem(ProblemKind.CONFLICT, "nothing is sent there; enable the endpoint first")
+            _listening(row)
             draft = Draft("webhook.test", {"endpoint": row["name"], "asked_by": caller.name})
             return outbox.append_general(connection, draft, now)
 
@@ -382,8 +384,7 @@ async def replay(request: web.Request, caller: Caller) -> web.Response:
 
         def write(connection: Connection) -> int:
             row = _found(connection, request)
-            if not row["enabled"]:
-                raise Problem(ProblemKind.CONFLICT, "nothing is sent there; enable the endpoint first")
+            _listening(row)
             return ask(connection, house, row["name"], now)
 
         count = await recording.database.write(write)

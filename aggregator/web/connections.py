@@ -384,3 +384,8 @@ def connection_of(request: web.BaseRequest) -> Connection | None:
     """The connection of a request that came through our doors; None within somebody else's server."""
     protocol = request.protocol
     return protocol if isinstance(protocol, Connection) else None
+
+
+def has_gone(request: web.BaseRequest) -> bool:
+    """Whether nobody is there any more to hear the answer."""
+    return request.transport is None or request.transport.is_closing()

@@ -21,11 +21,18 @@ def state_of(row: RowMapping) -> str:
     return "failing" if row["standing"] == "failing" else "healthy"
 
 
+def source_of(row: RowMapping, *, configured: bool) -> str:
+    """Where an endpoint comes from; what the config has no more came from there, too."""
+    if row["owner"]:
+        return "callback"
+    return "config" if configured or row["settings"] is None else "api"
+
+
 def endpoint_document(
     row: RowMapping,
     hook: WebhookSettings | None,
     *,
-    configured: bool,
+    source: str,
     backlog: Backlog,
     replaying: int,
     now: datetime,
@@ -33,7 +40,6 @@ def endpoint_document(
     """One endpoint; `hook` is None for a host of callbacks, and for what the config has no more."""
     state = state_of(row)
     since, reason = _why(row, hook, state)
-    source = "callback" if row["owner"] else "config" if configured or row["settings"] is None else "api"
     return {
         "name": row["name"],
         "source": source,

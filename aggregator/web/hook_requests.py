@@ -54,12 +54,31 @@ def _instant(value: object) -> object:
 
 
 _Url = Annotated[Url, StringConstraints(min_length=1, max_length=MAX_URL)]
-_Events = Annotated[Distinct[EventPattern], Field(min_length=1, max_length=100)]
-_Services = Annotated[Distinct[Name], Field(max_length=1000)]
-_Timeout = Annotated[RequestSeconds, BeforeValidator(_number)]
-_Retries = Annotated[Several[Seconds], BeforeValidator(_numbers), Field(min_length=1, max_length=100)]
-_Hold = Annotated[Seconds, BeforeValidator(_number)]
-_Days = Annotated[DaysOrForEver, BeforeValidator(_number)]
+_Events = Annotated[
+    Annotated[Distinct[EventPattern], Field(min_length=1, max_length=100)] | None,
+    Field(description="Patterns of event types; left out: all.", examples=[["order.*"]]),
+]
+_Services = Annotated[
+    Annotated[Distinct[Name], Field(max_length=1000)] | None,
+    Field(description="Services whose orders it hears of; left out: all."),
+]
+_Description = Annotated[Text | None, Field(description="What it is for.")]
+_Timeout = Annotated[
+    Annotated[RequestSeconds, BeforeValidator(_number)] | None,
+    Field(description="Seconds that it has to answer; left out: 15."),
+]
+_Retries = Annotated[
+    Annotated[Several[Seconds], BeforeValidator(_numbers), Field(min_length=1, max_length=100)] | None,
+    Field(description="Seconds between tries; left out: over 75 hours in all."),
+]
+_Hold = Annotated[
+    Annotated[Seconds, BeforeValidator(_number)] | None,
+    Field(description="Seconds that a failing event holds back its order's later ones."),
+]
+_Days = Annotated[
+    Annotated[DaysOrForEver, BeforeValidator(_number)] | None,
+    Field(description="Days of failures alone after which it is disabled; 0: never."),
+]
 _WebhookSecret = Annotated[str, StringConstraints(max_length=200), AfterValidator(_secret)]
 _Instant = Annotated[datetime, BeforeValidator(_instant)]
 
@@ -72,17 +91,13 @@ class EndpointRequest(RequestModel):
     name: Name = Field(description="Its name: letters, digits, `.`, `_` and `-`, at most 64.", examples=["shop-events"])
     url: _Url = Field(description="Where events are sent.", examples=["https://shop.example/hook"])
     secret: _WebhookSecret | None = Field(None, description="What signs, `whsec_…`; left out: one is made.")
-    events: _Events | None = Field(None, description="Patterns of event types; left out: all.", examples=[["order.*"]])
-    services: _Services | None = Field(None, description="Services whose orders it hears of; left out: all.")
-    description: Text | None = Field(None, description="What it is for.")
-    timeout_s: _Timeout | None = Field(None, description="Seconds that it has to answer; left out: 15.")
-    retry_s: _Retries | None = Field(None, description="Seconds between tries; left out: over 75 hours in all.")
-    order_hold_s: _Hold | None = Field(
-        None, description="Seconds that a failing event holds back its order's later ones."
-    )
-    disable_after_days: _Days | None = Field(
-        None, description="Days of failures alone after which it is disabled; 0: never."
-    )
+    events: _Events = None
+    services: _Services = None
+    description: _Description = None
+    timeout_s: _Timeout = None
+    retry_s: _Retries = None
+    order_hold_s: _Hold = None
+    disable_after_days: _Days = None
     enabled: bool = Field(True, description="False: what comes waits.")
 
 
@@ -92,17 +107,13 @@ class EndpointChange(RequestModel):
     what: ClassVar[str] = "a change of an endpoint"
 
     url: _Url | None = Field(None, description="Where events are sent.", examples=["https://shop.example/hook"])
-    events: _Events | None = Field(None, description="Patterns of event types; left out: all.", examples=[["order.*"]])
-    services: _Services | None = Field(None, description="Services whose orders it hears of; left out: all.")
-    description: Text | None = Field(None, description="What it is for.")
-    timeout_s: _Timeout | None = Field(None, description="Seconds that it has to answer; left out: 15.")
-    retry_s: _Retries | None = Field(None, description="Seconds between tries; left out: over 75 hours in all.")
-    order_hold_s: _Hold | None = Field(
-        None, description="Seconds that a failing event holds back its order's later ones."
-    )
-    disable_after_days: _Days | None = Field(
-        None, description="Days of failures alone after which it is disabled; 0: never."
-    )
+    events: _Events = None
+    services: _Services = None
+    description: _Description = None
+    timeout_s: _Timeout = None
+    retry_s: _Retries = None
+    order_hold_s: _Hold = None
+    disable_after_days: _Days = None
     enabled: bool | None = Field(None, description="Whether it is sent anything.")
 
 

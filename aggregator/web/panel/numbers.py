@@ -10,20 +10,18 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
-
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.domain.money import Money, MoneyError
+from aggregator.domain.money import Money
 from aggregator.domain.numbers import Number, NumberState
 from aggregator.flow.base import House
 from aggregator.flow.intake import NewOrder
-from aggregator.flow.storefront import in_currency
+from aggregator.flow.storefront import shown_in_currency
 from aggregator.storage import numbers
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.storage.numbers import Rental
-from aggregator.web.connections import connection_of
+from aggregator.web.connections import connection_of, has_gone
 from aggregator.web.feed import FEED
 from aggregator.web.panel.calls import Call
 from aggregator.web.panel.selling import quantity_asked, service_asked
@@ -78,7 +76,7 @@ async def _rented(call: Call, order: int) -> Rental:
     until = loop.time() + WAIT_S
     while True:
         looked_at, moment = loop.time(), feed.moment()
-        done = looked_at >= until or feed.closed or services.draining() or _gone(call.request)
+        done = looked_at >= until or feed.closed or services.draining() or has_gone(call.request)
         try:
             rental = await services.house.database.read(load)
         except StorageUnavailable:
@@ -90,10 +88,6 @@ async def _rented(call: Call, order: int) -> Rental:
                 return rental
         await feed.wait(moment, until - loop.time())
         await asyncio.sleep(min(looked_at + LOOK_EVERY_S, until) - loop.time())
-
-
-def _gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
 
 
 def _entries(rental: Rental) -> list[dict[str, object]]:
@@ -173,7 +167,4 @@ def _charge(house: House, rental: Rental, number: Number | None) -> Money | None
     charge = number.charge if number is not None else None
     if charge is None and order.expected_cost is not None:
         charge = order.expected_cost.times(1, order.quantity)
-    try:
-        return (in_currency(house, charge) or charge) if charge is not None else None
-    except MoneyError:
-        return charge
+    return shown_in_currency(house, charge) if charge is not None else None

@@ -12,13 +12,13 @@ from datetime import datetime
 from aggregator.domain.catalogue import PARAMS
 from aggregator.domain.children import DRIP, runs_of
 from aggregator.domain.errors import Problem, ProblemKind
-from aggregator.domain.money import Money, MoneyError
+from aggregator.domain.money import Money
 from aggregator.domain.orders import FINAL, Order, Role
 from aggregator.domain.refills import OPEN, Denial
 from aggregator.flow import refilling, wishes
 from aggregator.flow.base import House
 from aggregator.flow.intake import NewOrder
-from aggregator.flow.storefront import in_currency
+from aggregator.flow.storefront import shown_in_currency
 from aggregator.log import get_logger
 from aggregator.storage import catalogue, children, deliverables, refills
 from aggregator.storage import orders as order_store
@@ -117,12 +117,7 @@ def _charge(house: House, order: Order) -> Money | None:
     if charge is None:
         never_bought = order.state in FINAL and order.provider_order is None and order.role is not Role.PARENT
         charge = Money(0, house.settings.currency) if never_bought else order.expected_cost
-    if charge is None:
-        return None
-    try:
-        return in_currency(house, charge) or charge
-    except MoneyError:
-        return charge
+    return shown_in_currency(house, charge) if charge is not None else None
 
 
 def _accounts(call: Call, connection: Connection, order: Order) -> list[str]:
