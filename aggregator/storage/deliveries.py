@@ -36,8 +36,8 @@ BLOCKED_LOOK: Final = timedelta(seconds=1)
 COUNTED: Final = 100_000
 """Beyond this nobody counts on: it takes a while, and says no more."""
 # As literals: a bound value would not let SQLite see that the partial indexes of what is pending apply.
-_PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
-_PARKED: Final[ColumnElement[str]] = literal_column("'parked'")
+PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
+PARKED: Final[ColumnElement[str]] = literal_column("'parked'")
 _URGENT: Final[ColumnElement[bool]] = literal_column("deliveries.urgent")
 
 
@@ -85,7 +85,7 @@ def _deliverable(*more: ColumnElement[bool]) -> ColumnElement[bool]:
             ahead.c.endpoint == deliveries.c.endpoint,
             ahead.c.lane == deliveries.c.lane,
             ahead.c.event_seq < deliveries.c.event_seq,
-            ahead.c.state == _PENDING,
+            ahead.c.state == PENDING,
             or_(ahead.c.hold_until.is_(None), ahead.c.hold_until > claims.NOW),
         )
         .limit(1)
@@ -93,7 +93,7 @@ def _deliverable(*more: ColumnElement[bool]) -> ColumnElement[bool]:
     )
     return and_(
         deliveries.c.endpoint == bindparam("of_endpoint"),
-        deliveries.c.state == _PENDING,
+        deliveries.c.state == PENDING,
         *more,
         deliveries.c.next_at <= claims.NOW,
         blocked_by.is_(None),
@@ -143,7 +143,7 @@ _LATER: Final = (
     select(deliveries.c.next_at)
     .where(
         deliveries.c.endpoint == bindparam("of_endpoint"),
-        deliveries.c.state == _PENDING,
+        deliveries.c.state == PENDING,
         deliveries.c.next_at > claims.NOW,
     )
     .order_by(*_ORDER)
@@ -153,7 +153,7 @@ _SOME_DUE: Final = (
     select(deliveries.c.id)
     .where(
         deliveries.c.endpoint == bindparam("of_endpoint"),
-        deliveries.c.state == _PENDING,
+        deliveries.c.state == PENDING,
         deliveries.c.next_at <= claims.NOW,
     )
     .limit(1)
@@ -288,7 +288,7 @@ def _move_behind(connection: Connection, delivery: Delivery, next_at: datetime) 
             deliveries.c.endpoint == delivery.endpoint,
             deliveries.c.lane == delivery.lane,
             deliveries.c.event_seq > delivery.event_seq,
-            deliveries.c.state == _PENDING,
+            deliveries.c.state == PENDING,
             deliveries.c.hold_until.is_(None),
         )
         .values(next_at=next_at)
@@ -305,7 +305,7 @@ def hasten(
 ) -> int:
     """The endpoint answers again: what waits for it is due now; with `held_from`, only what never failed or whose hold
     ends then or later. At most `limit`, the soonest due first; how many that was."""
-    waiting = and_(deliveries.c.endpoint == endpoint, deliveries.c.state == _PENDING, deliveries.c.next_at > now)
+    waiting = and_(deliveries.c.endpoint == endpoint, deliveries.c.state == PENDING, deliveries.c.next_at > now)
     if held_from is not None:
         waiting = and_(waiting, or_(deliveries.c.hold_until.is_(None), deliveries.c.hold_until >= held_from))
     some = select(deliveries.c.id).where(waiting).order_by(*_ORDER).limit(limit)
@@ -321,7 +321,7 @@ def park_order(connection: Connection, delivery: Delivery, at: datetime, error: 
         .where(
             deliveries.c.endpoint == delivery.endpoint,
             deliveries.c.event_seq.in_(of_order),
-            deliveries.c.state == _PENDING,
+            deliveries.c.state == PENDING,
             claims.unclaimed(deliveries, at),
         )
         .values(state="parked", next_at=None, finished_at=at, last_error=error, claim_token=None, claimed_until=None)
@@ -341,8 +341,8 @@ class Backlog:
 def backlog(connection: Connection, endpoint: str) -> Backlog:
     """An endpoint's. The oldest of a backlog that is larger than COUNTED is the oldest of what is due first."""
     of_it = deliveries.c.endpoint == endpoint
-    waiting = select(deliveries.c.created_at).where(of_it, deliveries.c.state == _PENDING).order_by(*_ORDER)
-    return _backlog(connection, waiting, select(deliveries.c.id).where(of_it, deliveries.c.state == _PARKED))
+    waiting = select(deliveries.c.created_at).where(of_it, deliveries.c.state == PENDING).order_by(*_ORDER)
+    return _backlog(connection, waiting, select(deliveries.c.id).where(of_it, deliveries.c.state == PARKED))
 
 
 def backlog_of_callbacks(connection: Connection) -> Backlog:
@@ -352,8 +352,8 @@ def backlog_of_callbacks(connection: Connection) -> Backlog:
     parked = select(deliveries.c.id).select_from(of_callers)
     return _backlog(
         connection,
-        waiting.where(endpoints_table.c.owner != "", deliveries.c.state == _PENDING),
-        parked.where(endpoints_table.c.owner != "", deliveries.c.state == _PARKED),
+        waiting.where(endpoints_table.c.owner != "", deliveries.c.state == PENDING),
+        parked.where(endpoints_table.c.owner != "", deliveries.c.state == PARKED),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, update
 
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import ClaimLost
@@ -20,7 +20,7 @@ from aggregator.domain.money import Money
 from aggregator.domain.numbers import Code, Number, NumberState, Place
 from aggregator.domain.orders import FINAL, Order
 from aggregator.domain.sizes import MAX_COUNTRY, MAX_PHONE
-from aggregator.storage import claims
+from aggregator.storage import claims, order_numbers
 from aggregator.storage.tables import number_ids, numbers, orders
 
 
@@ -82,7 +82,7 @@ def add(
 def reserve_ids(connection: Connection, order_number: int, count: int) -> None:
     """Give the numbers that an order asks for their ids, so that they can be named before they are rented."""
     if count > 1:
-        fresh = _from_orders(connection, count - 1)
+        fresh = order_numbers.reserve(connection, count - 1)
         connection.execute(insert(number_ids), [{"id": one, "order_number": order_number} for one in fresh])
 
 
@@ -110,19 +110,7 @@ def _free_ids(connection: Connection, order_number: int, count: int) -> list[int
     given = ids_of(connection, order_number)
     taken = set(connection.execute(select(numbers.c.id).where(numbers.c.id.in_(given))).scalars())
     free = [one for one in given if one not in taken][:count]
-    return [*free, *_from_orders(connection, count - len(free))]
-
-
-def _from_orders(connection: Connection, count: int) -> list[int]:
-    """Numbers that no order will ever have."""
-    if count <= 0:
-        return []
-    if connection.dialect.name == "postgresql":
-        query = text("SELECT nextval(pg_get_serial_sequence('orders', 'number')) FROM generate_series(1, :count)")
-        return list(connection.execute(query, {"count": count}).scalars())
-    bump = text("UPDATE sqlite_sequence SET seq = seq + :count WHERE name = 'orders' RETURNING seq")
-    last: int = connection.execute(bump, {"count": count}).scalar_one()
-    return list(range(last - count + 1, last + 1))
+    return [*free, *order_numbers.reserve(connection, count - len(free))]
 
 
 def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[OrderId, tuple[Number, ...]]:

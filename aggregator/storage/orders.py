@@ -23,7 +23,6 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    text,
     update,
 )
 
@@ -34,7 +33,7 @@ from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
 from aggregator.domain.orders import FINAL, Order, OrderState, Role, numbered
 from aggregator.storage import cancels as cancel_store
-from aggregator.storage import claims, outbox
+from aggregator.storage import claims, order_numbers, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
 from aggregator.storage.bulk import Rows
@@ -173,7 +172,7 @@ _BORN: Final = Rows(
 def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> list[Order]:
     """Insert new orders of callers (`sequence` and `version` 1), each with the time when it gives up, and their events
     `order.accepted`: what `add` does for one, in a few statements altogether. They get their numbers in place."""
-    numbers_given = _numbers(connection, len(born))
+    numbers_given = order_numbers.following(connection, len(born))
     stored = [numbered(order, number) for (order, _), number in zip(born, numbers_given, strict=True)]
     rows = []
     for order, (_, give_up_at) in zip(stored, born, strict=True):
@@ -211,25 +210,6 @@ def add_all(connection: Connection, born: Sequence[tuple[Order, datetime]]) -> l
             number_store.reserve_ids(connection, order.number, order.quantity)
     outbox.append_accepted(connection, stored)
     return stored
-
-
-_NEXT_NUMBERS: Final = {
-    # Only one transaction writes at a time. SQLite keeps the highest number there ever was.
-    "sqlite": text(
-        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'orders'), 0),"
-        " coalesce((SELECT max(number) FROM orders), 0))"
-    ),
-    "postgresql": text("SELECT nextval(pg_get_serial_sequence('orders', 'number')) FROM generate_series(1, :count)"),
-}
-
-
-def _numbers(connection: Connection, count: int) -> list[OrderNumber]:
-    """So many numbers that no order has or had."""
-    statement = _NEXT_NUMBERS[connection.dialect.name]
-    if connection.dialect.name == "sqlite":
-        last: int = connection.execute(statement).scalar_one()
-        return [OrderNumber(number) for number in range(last + 1, last + count + 1)]
-    return sorted(OrderNumber(row[0]) for row in connection.execute(statement, {"count": count}))
 
 
 _LOAD: Final = select(orders).where(orders.c.number == bindparam("of"))

@@ -167,18 +167,7 @@ def sequence(
         if row.callback_url is not None:
             called_back[row.seq] = row.order_number
         fresh = _fresh(row, position)
-        fan_out.extend(
-            {
-                "event_seq": row.seq,
-                "endpoint": endpoint,
-                "lane": row.lane,
-                "state": "pending",
-                "urgent": row.type in URGENT,
-                "next_at": now,
-                "created_at": now,
-            }
-            for endpoint in targets(fresh)
-        )
+        fan_out.extend(new_delivery(fresh, endpoint, row.lane, now) for endpoint in targets(fresh))
     if called_back:
         gone = _gone(connection, set(called_back.values()))
         fan_out = [entry for entry in fan_out if (called_back.get(entry["event_seq"]), entry["endpoint"]) not in gone]
@@ -187,6 +176,19 @@ def sequence(
         connection.execute(insert(deliveries), fan_out)
         endpoints.wake(connection, {entry["endpoint"] for entry in fan_out}, now)
     return len(rows)
+
+
+def new_delivery(fresh: Fresh, endpoint: str, lane: str, now: datetime) -> dict[str, Any]:
+    """The row of `deliveries` by which an event goes to an endpoint, due at once."""
+    return {
+        "event_seq": fresh.seq,
+        "endpoint": endpoint,
+        "lane": lane,
+        "state": "pending",
+        "urgent": fresh.type in URGENT,
+        "next_at": now,
+        "created_at": now,
+    }
 
 
 def _gone(connection: Connection, order_numbers: set[int]) -> set[tuple[int | None, str]]:

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from aggregator.storage import deliveries, endpoints
-from aggregator.storage.outbox import URGENT, Fresh, fresh_events
+from aggregator.storage.outbox import Fresh, fresh_events, new_delivery
 from aggregator.storage.tables import deliveries as rows
 from aggregator.storage.tables import events, replays
 
 STEP: Final = 500
 HASTENED_AT_ONCE: Final = 1000
-_PARKED: Final[Any] = literal_column("'parked'")
-_PENDING: Final[Any] = literal_column("'pending'")
 
 Wanted = Callable[[Fresh], bool]
 """Whether an endpoint's filters take an event now."""
@@ -146,7 +144,7 @@ def _parked_step(connection: Connection, row: RowMapping, now: datetime, _: obje
         select(rows.c.id, rows.c.event_seq)
         .where(
             rows.c.endpoint == row["endpoint"],
-            rows.c.state == _PARKED,
+            rows.c.state == deliveries.PARKED,
             rows.c.event_seq > row["after"],
             rows.c.event_seq <= row["until"],
             # What was parked anew since is not tried without end.
@@ -163,7 +161,7 @@ def _parked_step(connection: Connection, row: RowMapping, now: datetime, _: obje
 def _waiting_step(connection: Connection, row: RowMapping, now: datetime, _: object) -> _Done:
     waiting = and_(
         rows.c.endpoint == row["endpoint"],
-        rows.c.state == _PENDING,
+        rows.c.state == deliveries.PENDING,
         rows.c.next_at > now,
         rows.c.id > row["after"],
         rows.c.id <= row["until"],
@@ -194,19 +192,7 @@ def _again(connection: Connection, endpoint: str, chosen: Sequence[tuple[Fresh, 
     if ended:
         _set_back(connection, ended, now)
     there = {one.event_seq for one in known}
-    missing = [
-        {
-            "event_seq": fresh.seq,
-            "endpoint": endpoint,
-            "lane": lane,
-            "state": "pending",
-            "urgent": fresh.type in URGENT,
-            "next_at": now,
-            "created_at": now,
-        }
-        for fresh, lane in chosen
-        if fresh.seq not in there
-    ]
+    missing = [new_delivery(fresh, endpoint, lane, now) for fresh, lane in chosen if fresh.seq not in there]
     if missing:
         connection.execute(insert(rows), missing)
     endpoints.wake(connection, [endpoint], now)
