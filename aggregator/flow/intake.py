@@ -379,11 +379,7 @@ def _entry(once: Idempotency, results: Sequence[Order | Problem]) -> Entry:
 def _again(connection: Connection, entry: Entry, once: Idempotency) -> Taken | Problem:
     """The answer that was given under a key that is known; Problem when it was given to another request."""
     if entry.fingerprint != once.fingerprint:
-        return Problem(
-            ProblemKind.IDEMPOTENCY_MISMATCH,
-            "this Idempotency-Key was used for another request; use a new key for a new request",
-            "Idempotency-Key",
-        )
+        return idempotency.mismatch()
     if entry.answer is not None:
         return Taken(replayed=entry.answer)
     assert entry.order_number is not None, "a key without an answer has an order"

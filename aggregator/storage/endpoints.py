@@ -181,13 +181,13 @@ def page_of_callbacks(
     return list(connection.execute(query).mappings())
 
 
-def enable(connection: Connection, name: str, now: datetime, *, wanted: bool = True) -> None:
-    """Send again, from what waits now on; `wanted` false: it stays off, because the config says so."""
+def enable(connection: Connection, name: str, now: datetime) -> None:
+    """Send again, from what waits now on."""
     save(
         connection,
         name,
-        enabled=wanted,
-        next_at=now if wanted else None,
+        enabled=True,
+        next_at=now,
         next_probe_at=None,
         disabled_at=None,
         disabled_reason=None,

@@ -15,6 +15,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.storage.bulk import Lookup, Rows
 from aggregator.storage.tables import idempotency_keys
 
@@ -59,6 +60,12 @@ def _hash(*parts: bytes) -> bytes:
 
 _ROWS: Final = Rows(idempotency_keys, "digest", "fingerprint", "status", "body", "order_number", "created_at")
 _BY_DIGEST: Final = Lookup(idempotency_keys, "digest", "fingerprint", "status", "body", "order_number")
+
+
+def mismatch() -> Problem:
+    """What is said to a request whose key belongs to another one."""
+    detail = "this Idempotency-Key was used for another request; use a new key for a new request"
+    return Problem(ProblemKind.IDEMPOTENCY_MISMATCH, detail, "Idempotency-Key")
 
 
 def find(connection: Connection, owner: str, key: str) -> Entry | None:

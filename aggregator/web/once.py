@@ -91,8 +91,7 @@ async def find(house: House, key: Key) -> Entry | None:
     """What the key stands for already; Problem 422 when it belongs to another request."""
     entry = await house.database.read(lambda c: idempotency.find(c, key.owner, key.key))
     if entry is not None and entry.fingerprint != key.fingerprint:
-        detail = "this Idempotency-Key was used for another request; use a new key for a new request"
-        raise Problem(ProblemKind.IDEMPOTENCY_MISMATCH, detail, HEADER)
+        raise idempotency.mismatch()
     return entry
 
 
