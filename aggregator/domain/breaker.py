@@ -1,11 +1,12 @@
 """When a provider counts as down: consecutive failures open its breaker for a growing while.
 
-An authentication error opens it at once. After the while one call decides; success closes it.
+An authentication error opens it at once. After the while one call decides: success closes it, failure doubles the
+while.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,7 +37,13 @@ CLOSED: Final = Breaker()
 
 
 def failed(breaker: Breaker, reason: str, at: datetime, *, fatal: bool = False) -> Breaker:
-    """After one more failure; `fatal` (a wrong key, an inactive account) opens at once."""
+    """After one more failure; `fatal` (a wrong key, an inactive account) opens at once.
+
+    During the pause only the reason is news: what fails then was under way, or asks about orders that go on meanwhile.
+    Were it counted, one short break of many calls at once would close a provider off for the longest pause.
+    """
+    if breaker.is_open(at):
+        return replace(breaker, reason=reason)
     failures = breaker.failures + 1
     if fatal:
         failures = max(failures, FAILURES_TO_OPEN)

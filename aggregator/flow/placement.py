@@ -214,7 +214,8 @@ class Placement:
     async def _note_health(self, provider: str, result: PurchaseResult | NotSent) -> None:
         match result:
             case NotSent(reason):
-                await self._house.health.failed(provider, reason, purchase=True)
+                # It could not be reached, with whatever: a question that it answers says that it can.
+                await self._house.health.failed(provider, reason)
             case Refused(meaning=Meaning.AUTH):
                 await self._house.health.failed(provider, result.text, fatal=True)
             case Refused(consequence=Consequence.PROVIDER_DOWN):

@@ -129,7 +129,9 @@ def _decides(result: PurchaseResult | NotSent, house: House, gateway: Gateway, a
 
 async def _note_health(house: House, gateway: Gateway, result: PurchaseResult | NotSent) -> None:
     match result:
-        case NotSent(reason) | Unclear(reason=reason):
+        case NotSent(reason):
+            await house.health.failed(gateway.name, reason)
+        case Unclear(reason=reason):
             await house.health.failed(gateway.name, reason, purchase=True)
         case _:
             await house.health.answered(gateway.name, purchase=True)

@@ -242,7 +242,7 @@ def last_purchase_failed(connection: Connection, providers: Sequence[str]) -> se
             .order_by(attempts.c.sent_at.desc())
             .limit(1)
         ).scalar()
-        if last in ("unclear", "not_sent", "placing"):
+        if last in ("unclear", "placing"):
             failed.add(provider)
     return failed
 

@@ -34,9 +34,15 @@ def started() -> Iterator[Callable[[DaemonProcess], DaemonProcess]]:
 
 
 def chain_of(
-    length: int, started: Callable[[DaemonProcess], DaemonProcess], folder: Path, database: str, sandbox: SandboxProcess
+    length: int,
+    started: Callable[[DaemonProcess], DaemonProcess],
+    folder: Path,
+    database: str,
+    sandbox: SandboxProcess,
+    *,
+    idempotent_add: bool = False,
 ) -> Chain:
-    chain = [started(seller(folder / "seller", database, sandbox.url))]
+    chain = [started(seller(folder / "seller", database, sandbox.url, idempotent_add=idempotent_add))]
     until("the catalogues", lambda: len(panel_call(chain[0], "services")) == 7)
     until("the projects", lambda: panel_call(chain[0], "sms_projects", key=STOCK_KEY))
     for place in range(1, length):
@@ -120,8 +126,10 @@ def test_a_chain_of_three_does_the_whole_job(
 def test_a_provider_that_is_killed_again_and_again_sells_each_order_once(
     started: Any, tmp_path: Path, sqlite_database_url: str, sandbox: SandboxProcess
 ) -> None:
-    """Its buyer repeats what got no answer, under the same Idempotency-Key."""
-    outer, inner = chain_of(2, started, tmp_path, sqlite_database_url, sandbox)
+    """Its buyer repeats what got no answer, under the same Idempotency-Key; so does the killed one at the sandbox."""
+    for account in ("smmplus", "smmcheap", "hstock"):
+        sandbox.control(f"accounts/{account}", {"honours_idempotency_key": True})
+    outer, inner = chain_of(2, started, tmp_path, sqlite_database_url, sandbox, idempotent_add=True)
     wanted = []
     for turn in range(4):
         wanted += [place(outer, "followers", 100, link=f"{LINK}/{turn}/{n}") for n in range(5)]

@@ -12,6 +12,7 @@ from tests.support.examples import NOW
 
 
 def after(failures: int) -> Breaker:
+    """After the first failures at one moment."""
     breaker = CLOSED
     for _ in range(failures):
         breaker = failed(breaker, "timeout", NOW)
@@ -53,6 +54,21 @@ def test_each_failure_after_that_doubles_the_pause_up_to_the_longest() -> None:
         pauses.append(breaker.open_until - at)
     assert pauses[:4] == [FIRST_PAUSE * 2, FIRST_PAUSE * 4, FIRST_PAUSE * 8, FIRST_PAUSE * 16]
     assert pauses[4:] == [LONGEST_PAUSE] * 4
+
+
+@given(st.integers(0, 100), st.integers(0, 29))
+def test_many_calls_that_fail_together_are_one_outage(more: int, seconds: int) -> None:
+    """Ten purchases that were under way when a provider was restarted once kept it closed off for ten minutes."""
+    opened = after(FAILURES_TO_OPEN)
+    breaker = opened
+    for _ in range(more):
+        breaker = failed(breaker, "timeout", NOW + timedelta(seconds=seconds))
+    assert breaker == opened
+
+
+def test_what_is_wrong_now_is_told_even_during_the_pause() -> None:
+    breaker = failed(after(FAILURES_TO_OPEN), "Invalid API key", NOW, fatal=True)
+    assert breaker == Breaker(FAILURES_TO_OPEN, NOW, "Invalid API key", NOW + FIRST_PAUSE)
 
 
 def test_it_remembers_since_when_it_has_been_down_and_the_newest_reason() -> None:

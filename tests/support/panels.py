@@ -80,9 +80,12 @@ def _written(folder: Path, database: str, body: str, timeout_s: float, **names: 
     return DaemonProcess(config, port, folder / "daemon.log")
 
 
-def seller(folder: Path, database: str, sandbox: str, *, timeout_s: float = 5) -> DaemonProcess:
-    """A daemon that buys at the sandbox and sells at its panel door."""
-    return _written(folder, database, _SELLER, timeout_s, sandbox=sandbox)
+def seller(
+    folder: Path, database: str, sandbox: str, *, timeout_s: float = 5, idempotent_add: bool = False
+) -> DaemonProcess:
+    """A daemon that buys at the sandbox, whose accounts may honour its keys, and sells at its panel door."""
+    body = _SELLER.replace("PACE", "idempotent_add: true, PACE") if idempotent_add else _SELLER
+    return _written(folder, database, body, timeout_s, sandbox=sandbox)
 
 
 def buyer(folder: Path, above: DaemonProcess, *, timeout_s: float = 30) -> DaemonProcess:

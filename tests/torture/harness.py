@@ -29,7 +29,7 @@ from tests.torture.victim import Receiver, Victim, new_victim, receiving
 
 SPEED: Final = 60.0
 REACHED_S: Final = 1.0
-"""How long after its load a daemon is waited for to die at its point."""
+"""How long after its load a daemon is waited for to die at its point; longer with every try that missed it."""
 ANSWERS_S: Final = 120.0
 SETTLE_S: Final = 240.0
 MOST_TRIES: Final = 12
@@ -162,20 +162,20 @@ class Torture:
 
     def _reach(self, point: str, load: int) -> None:
         """Kill until one of the kills fell at the point."""
-        for _ in range(MOST_TRIES):
+        for missed in range(MOST_TRIES):
             if self.report.by_point[point]:
                 return
-            self.cycle(point, load, 1)
+            self.cycle(point, load, 1, REACHED_S * (1 + missed))
 
-    def cycle(self, point: str | None, load: int, nth: int) -> None:
+    def cycle(self, point: str | None, load: int, nth: int, patience_s: float = REACHED_S) -> None:
         """Start, load, and be killed when the point is reached the n-th time, or soon."""
         rng = self._rng
         self._break_something(point)
         ready = self._victim.start(point, nth)
         reached = not ready
         if ready:
-            self._work(point, load)
-            reached = self._victim.died(REACHED_S if point else rng.uniform(0.0, 0.5))
+            self._work(point, load, 3 * patience_s)
+            reached = self._victim.died(patience_s if point else rng.uniform(0.0, 0.5))
             if not reached:
                 self._victim.kill()
         self._killed(point if reached and point else "at random")
@@ -196,7 +196,7 @@ class Torture:
 
     # --- load ---
 
-    def _work(self, point: str | None, load: int) -> None:
+    def _work(self, point: str | None, load: int, patience_s: float = 3 * REACHED_S) -> None:
         """Orders old and new; whoever is not answered asks again after the next start."""
         singles = min(load, 3)
         for count in (*[1] * singles, *([load - singles] if load > singles else [])):
@@ -205,9 +205,9 @@ class Torture:
             for name in list(self._unanswered):
                 self._ask(name)
             if point is not None and point.startswith("refilling"):
-                until("an order to refill", self._refill, within_s=3.0)
+                until("an order to refill", self._refill, within_s=patience_s)
             elif point is not None and point.startswith("canceling"):
-                until("an order to cancel", self._cancel, within_s=3.0)
+                until("an order to cancel", self._cancel, within_s=patience_s)
             elif self._rng.random() < 0.1:
                 self._refill()
             elif self._rng.random() < 0.1:
@@ -258,21 +258,23 @@ class Torture:
         """A caller asks for a refill by hand; asking again is the caller's right, giving twice the daemon's fault."""
         found = self._victim.get("/v1/orders?state=completed&service=drops&limit=50").json()["orders"]
         fresh = [order["id"] for order in found if order["id"] not in self._refilled]
-        for one in fresh[:1]:
-            answer = self._victim.post(f"/v1/orders/{one}/refill", {})
-            if answer.status in (202, 409):
-                self._refilled.add(one)
-        return bool(fresh)
+        return any(self._asked(one, "refill", self._refilled) for one in fresh[:1])
 
     def _cancel(self) -> bool:
         """A caller thinks better of an order that goes on; its provider must hear of it once."""
         for state in ("pending", "in_progress"):
             found = self._victim.get(f"/v1/orders?state={state}&service=plus&limit=50").json()["orders"]
-            for one in [order["id"] for order in found if order["id"] not in self._canceled][:1]:
-                if self._victim.post(f"/v1/orders/{one}/cancel", {}).status in (202, 409):
-                    self._canceled.add(one)
+            fresh = [order["id"] for order in found if order["id"] not in self._canceled]
+            if any(self._asked(one, "cancel", self._canceled) for one in fresh[:1]):
                 return True
         return False
+
+    def _asked(self, order: str, wish: str, known: set[str]) -> bool:
+        """Whether the daemon took the wish; one that it refuses is not told again either."""
+        status = self._victim.post(f"/v1/orders/{order}/{wish}", {}).status
+        if status in (202, 409):
+            known.add(order)
+        return status == 202
 
     def _stop_drips(self) -> None:
         """Runs that are still to be made would take minutes."""
