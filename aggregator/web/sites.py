@@ -28,7 +28,8 @@ SHUTDOWN_S: Final = 10.0
 _BACKLOG: Final = 1024
 """Connections that the system keeps until we come to them."""
 _ACCEPTED: Final = 64
-"""Connections that are taken at once: few, so that in a flood those who were taken are heard before others come."""
+"""Connections that are taken at once at most, and never more than a quarter of all that there is room for: in a flood
+those who were taken are heard before others come for their places."""
 _SOCKET_UMASK: Final = 0o117
 """Owner and group may connect: without keys whoever can is the admin."""
 
@@ -49,10 +50,12 @@ async def start_sites(
     )
     await runner.setup()
     assert runner.server is not None
-    accept = Connections(runner.server, limits or Limits()).accept
+    limits = limits or Limits()
+    accept = Connections(runner.server, limits).accept
+    at_once = max(1, min(_ACCEPTED, limits.connections // 4))
     try:
         for address in listen:
-            await _open(_site(runner, accept, address), address)
+            await _open(_site(runner, accept, at_once, address), address)
     except BaseException:
         await runner.cleanup()
         raise
@@ -69,12 +72,12 @@ async def _open(site: web.BaseSite, address: Address | socket.socket) -> None:
         raise OSError(exc.errno, f"cannot listen on {named}: {reason}") from exc
 
 
-def _site(runner: web.AppRunner, accept: Accept, address: Address | socket.socket) -> web.BaseSite:
+def _site(runner: web.AppRunner, accept: Accept, at_once: int, address: Address | socket.socket) -> web.BaseSite:
     if isinstance(address, socket.socket):
-        return _Site(runner, accept, sock=address)
+        return _Site(runner, accept, at_once, sock=address)
     if isinstance(address, TcpAddress):
-        return _Site(runner, accept, host=address.host, port=address.port)
-    return _UnixSite(runner, accept, _unix_socket(address.path), address.path)
+        return _Site(runner, accept, at_once, host=address.host, port=address.port)
+    return _UnixSite(runner, accept, at_once, _unix_socket(address.path), address.path)
 
 
 Accept = Callable[[], Connection]
@@ -83,10 +86,10 @@ Accept = Callable[[], Connection]
 class _Site(web.BaseSite):
     """A place to listen at; whoever comes is accepted as a Connection, which aiohttp's own sites know nothing of."""
 
-    def __init__(self, runner: web.AppRunner, accept: Accept, **where: Any) -> None:
-        super().__init__(runner, backlog=_ACCEPTED)
+    def __init__(self, runner: web.AppRunner, accept: Accept, at_once: int, **where: Any) -> None:
+        super().__init__(runner, backlog=at_once)
         create = asyncio.get_running_loop().create_server
-        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=_ACCEPTED, **where)
+        self._create: Callable[[], Awaitable[asyncio.Server]] = partial(create, accept, backlog=at_once, **where)
         self._where = where
 
     @property
@@ -104,8 +107,10 @@ class _Site(web.BaseSite):
 class _UnixSite(_Site):
     """A unix socket whose file is removed when it closes, unless somebody else has put his own there meanwhile."""
 
-    def __init__(self, runner: web.AppRunner, accept: Accept, listening: socket.socket, path: Path) -> None:
-        super().__init__(runner, accept, sock=listening)
+    def __init__(
+        self, runner: web.AppRunner, accept: Accept, at_once: int, listening: socket.socket, path: Path
+    ) -> None:
+        super().__init__(runner, accept, at_once, sock=listening)
         self._path = path
         self._file = _identity(path)
 
