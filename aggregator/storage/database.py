@@ -92,6 +92,12 @@ def _no_driver_transactions(connection: sqlite3.Connection, _record: object) -> 
     connection.isolation_level = None
 
 
+def _begin_reading(connection: Connection) -> None:
+    # By the driver, because SQLAlchemy's way to a statement would be a third of a small read. It does not touch the
+    # file yet, so nothing can go wrong that would have to be translated.
+    connection.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]
+
+
 def _read_only(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     # A write by way of a reader would wait for the writer, and be rolled back when it was done.
@@ -130,7 +136,7 @@ class SqliteDatabase:
         event.listen(readers, "connect", _pragmas)
         event.listen(readers, "connect", _read_only)
         # A transaction, so that a read of several statements sees one moment.
-        event.listen(readers, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        event.listen(readers, "begin", _begin_reading)
         self._readers: Engine = readers
         # One hop into a thread for a whole read; an asynchronous driver would hop for each statement.
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")

@@ -26,7 +26,6 @@ from aggregator.storage.deliverables import Sealer
 from aggregator.storage.tables import providers
 from tests.simulation import truth
 from tests.simulation.callers import Callers, wishes
-from tests.simulation.due import unfinished
 from tests.simulation.focus import Focus
 from tests.simulation.outcome import Outcome, hash_step
 from tests.simulation.process import SEALING_KEY, Process, remembering
@@ -35,6 +34,7 @@ from tests.simulation.store import Weather
 from tests.simulation.trouble import Trouble
 from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.wire import Endpoint, Wire
+from tests.support.due import unfinished
 from tests.support.house import load_settings
 
 T = TypeVar("T")

@@ -37,9 +37,9 @@ from aggregator.schedule import Schedule
 from aggregator.storage import catalogue, claims
 from aggregator.storage.deliverables import Sealer
 from aggregator.storage.tables import CLAIMED
-from tests.simulation.due import next_due
 from tests.simulation.store import SimulatedDatabase
 from tests.simulation.wire import SimulatedOutbound
+from tests.support.due import next_due
 
 if TYPE_CHECKING:
     from tests.simulation.life import Life

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
 import yaml
 from aiohttp import web
-from sqlalchemy import Connection, RowMapping, Select, bindparam, exists, func, or_, select
+from sqlalchemy import Connection, RowMapping, select
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -55,15 +56,9 @@ from aggregator.storage import attempts, catalogue, claims, deliverables, number
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
 from aggregator.storage.tables import CLAIMED
-from aggregator.storage.tables import attempts as attempts_table
-from aggregator.storage.tables import cancels as cancels_table
 from aggregator.storage.tables import events as events_table
 from aggregator.storage.tables import ledger as ledger_table
-from aggregator.storage.tables import numbers as numbers_table
-from aggregator.storage.tables import orders as orders_table
-from aggregator.storage.tables import providers as providers_table
-from aggregator.storage.tables import refills as refills_table
-from aggregator.storage.types import Instant
+from tests.support.due import next_due
 from tests.support.house import make_house
 from tests.support.rows import buy
 
@@ -74,47 +69,11 @@ MOST_ROUNDS: Final = 200
 """A street that is still busy after so many rounds at one instant spins."""
 MOST_SHOWN: Final = 60
 """Log lines shown of a test that failed."""
-_DUE: Final = (
-    orders_table.c.next_route_at,
-    orders_table.c.next_poll_at,
-    orders_table.c.next_refill_at,
-    numbers_table.c.next_check_at,
-    refills_table.c.next_poll_at,
-    cancels_table.c.next_at,
-    orders_table.c.next_run_at,
-    orders_table.c.next_sum_at,
-    orders_table.c.next_remainder_at,
-)
-_CLAIMED: Final = (orders_table, attempts_table, numbers_table, refills_table, cancels_table)
 PROVIDERS: Final = {"smmplus": "panel_v2", "smmcheap": "panel_v2", "hstock": "hstockplus"}
 
 
 on_sqlite: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For tests that vary what providers say and not what is done to the database: one kind of it is enough."""
-
-
-def _next_due() -> Select[Any]:
-    """Every first moment at which something is due, and whether something waits that has no moment."""
-    now: Any = bindparam("now", type_=Instant())
-    free = [(column, claims.unclaimed(column.table, now)) for column in _DUE]
-    moments = [select(func.min(column)).where(unclaimed) for column, unclaimed in free]
-    moments += [select(func.min(table.c.claimed_until)).where(table.c.claimed_until > now) for table in _CLAIMED]
-    moments.append(select(func.min(providers_table.c.next_evidence_at)))
-    moments.append(select(func.min(orders_table.c.next_count_at)))
-    placing, asking = attempts_table.c.state == "placing", refills_table.c.state == "requested"
-    wishing = cancels_table.c.state == "requested"
-    at_once = (
-        exists().where(attempts_table.c.state == "planned"),
-        exists().where(placing, claims.unclaimed(attempts_table, now)),
-        exists().where(wishing, cancels_table.c.sent_at.is_not(None), claims.unclaimed(cancels_table, now)),
-        exists().where(asking, refills_table.c.sent_at.is_not(None), claims.unclaimed(refills_table, now)),
-        exists().where(events_table.c.position.is_(None)),
-    )
-    return select(*(moment.scalar_subquery() for moment in moments), or_(*at_once))
-
-
-_NEXT_DUE: Final = _next_due()
-"""Made once: every test asks it a hundred times."""
 
 
 def smm(*offers: str, **settings: Any) -> dict[str, Any]:
@@ -227,6 +186,9 @@ class Street:
             self.counting,
             self.sequencing,
         )
+        self._woken: set[str] = set()
+        for stage in self.stages:
+            self.house.wakeups.on(stage.name, partial(self._woken.add, stage.name))
 
     async def begin(self) -> None:
         """What a daemon does at its start, in the daemon's order, and the first sync."""
@@ -268,23 +230,31 @@ class Street:
             await stage.idle()
         return begun
 
-    async def settle(self) -> None:
-        """Run the stages until nothing more is due at this instant."""
+    async def settle(self) -> datetime | None:
+        """Run the stages that are due, or were woken, until none is at this instant; when one will be, if ever."""
         for _ in range(MOST_ROUNDS):
-            due = await self.next_due()
-            if due is None or due > self.clock.now() or not await self.tick():
-                return
+            now = self.clock.now()
+            due = await self.due()
+            ready = [
+                one for one in self.stages if one.name in self._woken or (one.name in due and due[one.name] <= now)
+            ]
+            begun = 0
+            for stage in ready:
+                self._woken.discard(stage.name)
+                begun += await stage.run_once()
+                await stage.idle()
+            if not begun and not self._woken:
+                return min(due.values(), default=None)
         raise AssertionError(f"the stages still find work after {MOST_ROUNDS} rounds at one instant")
 
     async def advance(self, seconds: float) -> None:
         """Let time pass as a daemon sees it pass: from each moment at which something is due to the next."""
         end = self.clock.now() + timedelta(seconds=seconds)
-        await self.settle()
+        due = await self.settle()
         while (now := self.clock.now()) < end:
-            due = await self.next_due()
             moment = end if due is None or due <= now else min(due, end)
             self.clock.advance((moment - now).total_seconds())
-            await self.settle()
+            due = await self.settle()
 
     async def leap(self, seconds: float) -> None:
         """Let time pass while nobody works, as for a machine that slept, and then do what is due."""
@@ -293,25 +263,21 @@ class Street:
 
     async def next(self) -> None:
         """Go to the next moment at which something is due, and do it."""
-        await self.settle()
-        due = await self.next_due()
+        due = await self.settle()
         assert due is not None, "nothing will ever be due"
         assert due > self.clock.now(), "something is due that no stage does"
         self.clock.advance((due - self.clock.now()).total_seconds())
         await self.settle()
 
-    async def next_due(self) -> datetime | None:
-        """When something is due next, now or earlier if it is due already. What somebody works on is due when his
-        claim ends."""
-        now = self.clock.now()
-
-        def read(connection: Connection) -> datetime | None:
-            row = connection.execute(_NEXT_DUE, {"now": now}).one()
-            *moments, at_once = row
-            found = [moment for moment in moments if moment is not None]
-            return min([*found, now] if at_once else found, default=None)
-
-        return await self.database.read(read)
+    async def due(self) -> dict[str, datetime]:
+        """When each of the stages has something to do, now or earlier if it has already. What somebody works on is due
+        when his claim ends."""
+        mine = {stage.name for stage in self.stages}
+        found: dict[str, datetime] = {}
+        for stage, moment in await self.database.read(next_due):
+            if stage in mine:
+                found[stage] = min(moment, found.get(stage, moment))
+        return found
 
     async def until(self, number: int, *states: OrderState, most_s: float = 3600) -> Order:
         """Let time pass until the order is in one of these states (any final one when none is named)."""

@@ -20,8 +20,8 @@ from aggregator.sandbox.faults import FAULTS
 from aggregator.storage import invariants
 from aggregator.storage.tables import attempts, events, orders
 from tests.simulation import truth
-from tests.simulation.due import unfinished
 from tests.support.databases import apart, opened
+from tests.support.due import unfinished
 from tests.support.processes import SandboxProcess, running_sandbox, until
 from tests.torture.forge import Forge
 from tests.torture.points import POINTS

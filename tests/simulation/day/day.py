@@ -33,13 +33,13 @@ from tests.simulation.day.callers import HOUR_S, Callers
 from tests.simulation.day.door import Door
 from tests.simulation.day.scenery import AWAY, BALANCE_S, CATALOGUE_S, DRIP, SLOW, STATUS_S, quiet_config, quiet_world
 from tests.simulation.day.walk import Walk, is_within
-from tests.simulation.due import unfinished
 from tests.simulation.outcome import unexpected
 from tests.simulation.planted.bug import swap
 from tests.simulation.process import Process, remembering
 from tests.simulation.store import SqliteShelf, Weather
 from tests.simulation.virtual import Stuck, VirtualClock, VirtualLoop, run_virtual
 from tests.simulation.wire import HOST, Endpoint, Wire
+from tests.support.due import unfinished
 from tests.support.house import load_settings
 
 if TYPE_CHECKING:

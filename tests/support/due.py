@@ -27,8 +27,11 @@ def _due_query() -> Any:
         return select(literal(stage).label("stage"), func.min(moment).label("at")).where(*where)
 
     rows = [of("reconcile", providers.c.next_evidence_at)]
-    rows += [of("reconcile", attempts.c.claimed_until, attempts.c.state == "placing")]
-    rows += [of("reconcile", refills.c.claimed_until, refills.c.state == "requested", refills.c.sent_at.is_not(None))]
+    # What is being sent is somebody's until the claim ends, or nobody's any more.
+    sending = func.coalesce(attempts.c.claimed_until, attempts.c.created_at)
+    rows += [of("reconcile", sending, attempts.c.state == "placing")]
+    asking = func.coalesce(refills.c.claimed_until, refills.c.sent_at)
+    rows += [of("reconcile", asking, refills.c.state == "requested", refills.c.sent_at.is_not(None))]
     rows += [of("catalogue_sync", providers.c.next_catalogue_at), of("catalogue_sync", providers.c.next_balance_at)]
     rows += [of("placement", attempts.c.created_at, attempts.c.state == "planned")]
     rows += [of("sequencing", events.c.created_at, events.c.position.is_(None))]
@@ -37,7 +40,8 @@ def _due_query() -> Any:
     rows += [of("remainders", orders.c.next_remainder_at)]
     rows += [of("delivery", endpoints.c.next_at), of("replaying", replays.c.created_at)]
     sent = cancels.c.sent_at.is_not(None)
-    rows += [of("canceling", cancels.c.claimed_until, cancels.c.state == "requested", sent)]
+    wishing = func.coalesce(cancels.c.claimed_until, cancels.c.sent_at)
+    rows += [of("canceling", wishing, cancels.c.state == "requested", sent)]
     rows += [of("canceling", cancels.c.next_at, cancels.c.state != "requested")]
     for stage, table, moment, more in (
         ("routing", orders, orders.c.next_route_at, orders.c.state == "accepted"),
@@ -56,6 +60,7 @@ _OTHER: Final = orders.alias("other")
 
 
 def next_due(connection: Connection) -> list[tuple[str, datetime]]:
+    """Stages and moments at which each has something to do; in the past when it could do it already."""
     return [(row[0], row[1]) for row in connection.execute(_DUE) if row[1] is not None]
 
 
