@@ -235,12 +235,10 @@ class Street:
         for _ in range(MOST_ROUNDS):
             now = self.clock.now()
             due = await self.due()
-            ready = [
-                one for one in self.stages if one.name in self._woken or (one.name in due and due[one.name] <= now)
-            ]
+            wanted = self._woken | {name for name, moment in due.items() if moment <= now}
+            self._woken.clear()
             begun = 0
-            for stage in ready:
-                self._woken.discard(stage.name)
+            for stage in [one for one in self.stages if one.name in wanted]:
                 begun += await stage.run_once()
                 await stage.idle()
             if not begun and not self._woken:
