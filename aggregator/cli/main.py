@@ -17,6 +17,7 @@ from typing import Final
 import click
 
 from aggregator import __version__
+from aggregator.cli.check import check
 from aggregator.cli.failures import ASKED_WRONGLY, CANNOT, BadConfig, CannotDo
 from aggregator.cli.options import config_option, json_option
 from aggregator.cli.orders import orders
@@ -97,37 +98,6 @@ def migrate(config_path: Path | None, as_json: bool) -> None:
     emit({"database": str(settings.database), "ok": True}, as_json, f"{settings.database} has the newest schema")
 
 
-@cli.command()
-@config_option
-@json_option
-def check(config_path: Path | None, as_json: bool) -> None:
-    """Check the config file and show what it says: providers, services, webhooks, doors."""
-    from rich.console import Console
-    from rich.table import Table
-
-    settings = read_settings(config_path)
-    shown = {
-        "database": str(settings.database),
-        "listen": [str(address) for address in settings.listen],
-        "providers": {name: provider.dialect for name, provider in settings.providers.items()},
-        "services": {
-            name: [f"{offer.provider}/{offer.target}" for offer in service.offers]
-            for name, service in settings.services.items()
-        },
-        "webhooks": [hook.name for hook in settings.webhooks],
-    }
-    if as_json:
-        emit(shown, True, "")
-        return
-    console = Console()
-    table = Table("service", "kind", "offers", title="The config is fine")
-    for name, service in settings.services.items():
-        table.add_row(name, service.kind, ", ".join(f"{offer.provider}/{offer.target}" for offer in service.offers))
-    console.print(table)
-    doors = ", ".join(map(str, settings.listen)) or "none: without keys no TCP port is opened; add keys, or unix:/path"
-    console.print(f"database {settings.database}; doors {doors}", markup=False, soft_wrap=True)
-
-
 @cli.group()
 def keys() -> None:
     """Make keys and secrets."""
@@ -183,7 +153,7 @@ def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
 
 
-for group in (orders, providers, services, ledger, webhooks):
+for group in (check, orders, providers, services, ledger, webhooks):
     cli.add_command(group)
 
 

@@ -36,13 +36,18 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """A service as it is sold now: the offers that could take an order, the winner first, and why the others could not.
-    `shown` is what to list: the winner, else the cheapest that is known, which cannot take an order now."""
+    """A service as it is sold now: the offers that could take an order, the winner first, and the others with the
+    reason why they could not. `shown` is what to list: the winner, else the cheapest that is known, which cannot take
+    an order now."""
 
     service: ServiceSettings
     priced: tuple[Priced, ...]
-    reasons: tuple[str, ...]
+    refused: tuple[tuple[OfferView, str], ...]
     shown: Priced | None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return tuple(f"{view.provider.name}/{view.service}: {reason}" for view, reason in self.refused)
 
     @property
     def best(self) -> Priced | None:
@@ -54,14 +59,10 @@ def shelf(house: House, service: ServiceSettings, world: World, params: Mapping[
     views = offer_views(house, service, world, {}, params or {})
     judged = [(view, _judge(house, service, view), _price(house, service, view)) for view in views]
     priced = _ranked(service, [one for _, candidate, one in judged if candidate.eligible and one is not None])
-    reasons = tuple(
-        f"{view.provider.name}/{view.service}: {candidate.reason}"
-        for view, candidate, _ in judged
-        if not candidate.eligible
-    )
+    refused = tuple((view, candidate.reason) for view, candidate, _ in judged if not candidate.eligible)
     known = [one for view, _, one in judged if one is not None and _sold(service, view)]
     cheapest = sorted(known, key=lambda one: one.price.units)
-    return Shelf(service, priced, reasons, next(iter((*priced, *cheapest)), None))
+    return Shelf(service, priced, refused, next(iter((*priced, *cheapest)), None))
 
 
 def _ranked(service: ServiceSettings, able: list[Priced]) -> tuple[Priced, ...]:

@@ -49,27 +49,36 @@ def revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
-    """Upgrade to the newest schema in one transaction: (version before, version now, backup made or None).
+async def versions(database: Database) -> tuple[str | None, str]:
+    """The schema that a database has (None: it is empty) and the newest one; it is not changed.
 
     Raises NewerSchema for a database from the future, NotOurDatabase for one of another program.
     """
     await check_ours(database)
     scripts = ScriptDirectory.from_config(alembic_config())
     head = scripts.get_current_head() or ""
-    if isinstance(database, SqliteDatabase):
-        database.path.parent.mkdir(parents=True, exist_ok=True)
-        # What resellers' customers order is nobody else's business; SQLite gives its other files the same mode.
-        database.path.touch(mode=0o600)
     before = await database.read(revision)
-    if before == head:
-        return before, head, None
-    known = {script.revision for script in scripts.walk_revisions()}
-    if before is not None and before not in known:
+    if before is not None and before not in {script.revision for script in scripts.walk_revisions()}:
         raise NewerSchema(
             f"the database has schema {before}, which this version does not know (newest here: {head}); "
             "run the version that wrote it, or restore a backup"
         )
+    return before, head
+
+
+async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
+    """Upgrade to the newest schema in one transaction: (version before, version now, backup made or None).
+
+    Raises NewerSchema for a database from the future, NotOurDatabase for one of another program.
+    """
+    await check_ours(database)
+    if isinstance(database, SqliteDatabase):
+        database.path.parent.mkdir(parents=True, exist_ok=True)
+        # What resellers' customers order is nobody else's business; SQLite gives its other files the same mode.
+        database.path.touch(mode=0o600)
+    before, head = await versions(database)
+    if before == head:
+        return before, head, None
     backup = None
     if before is not None and isinstance(database, SqliteDatabase):
         backup = _copy(database.path, before)
