@@ -1,4 +1,7 @@
-"""`aggregator backup` and `aggregator copy-database`: the database as a file, and into another one. Asks no daemon."""
+"""`aggregator backup`, `restore` and `copy-database`: the database as a file and back, and into another one.
+
+They ask no daemon.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,8 +23,18 @@ from aggregator.cli.output import emit
 from aggregator.cli.settings import read_settings
 
 if TYPE_CHECKING:
-    from aggregator.config import DatabaseUrl
+    from aggregator.config import DatabaseUrl, Settings
+    from aggregator.flow.restoring import Held
     from aggregator.storage.backups import Backup
+
+_NEXT: Final = (
+    "  aggregator run                                      it follows what was placed, and buys nothing",
+    "  aggregator orders list --state unclear              what may have been bought since the backup",
+    "  aggregator orders resolve ORDER --placed ID         it was; --at PROVIDER where it was another one",
+    "  aggregator orders resolve ORDER --not-placed        it was not",
+    "  aggregator orders resolve --all-restored --not-placed   all the others were not, either",
+    "  aggregator providers resume NAME                    buy there again",
+)
 
 
 @click.command()
@@ -100,6 +113,55 @@ def copy_database(source: str, target: str, as_json: bool) -> None:
         f"{total} rows copied and compared, {rows['orders']} orders among them, {seconds:.1f} s; "
         f"now set `database: {urls[1]}` in the config and start the daemon",
     )
+
+
+@click.command()
+@click.argument("backup_file", metavar="BACKUP", type=click.Path(path_type=Path))
+@click.option("--replace", is_flag=True, help="Also where the database holds orders; a SQLite file is kept beside it.")
+@config_option
+@json_option
+def restore(backup_file: Path, replace: bool, config_path: Path | None, as_json: bool) -> None:
+    """Make BACKUP the config's database, with the daemon stopped.
+
+    What may have been bought since the backup is held: all providers are paused, every order that was not placed is
+    `unclear` until you resolve it, and drip-feeds make no runs.
+    """
+    from aggregator.storage.copying import CannotCopy
+
+    settings = read_settings(config_path)
+    try:
+        with _progress(quiet=as_json) as told:
+            held, kept = asyncio.run(_restore(settings, backup_file, replace, told))
+    except CannotCopy as exc:
+        raise CannotDo(str(exc)) from exc
+    words = [
+        f"{settings.database} is {backup_file} now{f'; what was there before is {kept}' if kept else ''}.",
+        f"Held: {held.orders} orders, {held.parents} drip-feeds; all providers are paused. What to do next:",
+        *_NEXT,
+    ]
+    shown = {"database": str(settings.database), "held_orders": held.orders, "held_parents": held.parents}
+    emit(shown | {"rests_left": held.rests, "kept": str(kept) if kept else None}, as_json, "\n".join(words))
+
+
+async def _restore(
+    settings: Settings, backup_file: Path, replace: bool, told: Callable[[str, int], None]
+) -> tuple[Held, Path | None]:
+    from aggregator.domain.clock import SteadyClock
+    from aggregator.flow.restoring import hold
+    from aggregator.storage.database import open_database
+    from aggregator.storage.lock import acquire
+    from aggregator.storage.restoring import restore as put_in_place
+
+    database, now = open_database(settings.database.reveal()), SteadyClock().now()
+    try:
+        lock = await acquire(database)
+        try:
+            work = lambda connection: hold(connection, settings, now)  # noqa: E731
+            return await put_in_place(backup_file, database, work, replace=replace, told=told)
+        finally:
+            await lock.release()
+    finally:
+        await database.close()
 
 
 async def _copy(source: DatabaseUrl, target: DatabaseUrl, told: Callable[[str, int], None]) -> dict[str, int]:

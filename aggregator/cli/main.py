@@ -19,7 +19,7 @@ import click
 from aggregator import __version__
 from aggregator.cli.check import check
 from aggregator.cli.failures import ASKED_WRONGLY, CANNOT, BadConfig, CannotDo
-from aggregator.cli.keeping import backup, copy_database
+from aggregator.cli.keeping import backup, copy_database, restore
 from aggregator.cli.options import config_option, json_option
 from aggregator.cli.orders import orders
 from aggregator.cli.output import emit
@@ -154,7 +154,7 @@ def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
 
 
-for group in (check, backup, copy_database, orders, providers, services, ledger, webhooks):
+for group in (check, backup, restore, copy_database, orders, providers, services, ledger, webhooks):
     cli.add_command(group)
 
 

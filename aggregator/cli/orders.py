@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aggregator.cli.options import asks_daemon, cursor_option, limit_option, order_reference, provider_name, with_daemon
-from aggregator.cli.output import Page, emit_answer, json_line
+from aggregator.cli.output import Page, emit, emit_answer, json_line
 from aggregator.cli.target import Asked
-from aggregator.domain.orders import OrderState
+from aggregator.domain.orders import RESTORED, OrderState
 
 # What takes long to import is imported by the command that needs it.
 if TYPE_CHECKING:
@@ -187,18 +187,45 @@ def refill(asked: Asked, /, order: str) -> None:
 
 
 @orders.command()
-@click.argument("order", type=order_reference)
+@click.argument("order", type=order_reference, required=False)
 @click.option(
     "--placed", metavar="PROVIDER_ORDER", help="It was bought; its id at the provider (of numbers: ids with commas)."
 )
+@click.option("--at", "provider", type=provider_name, help="With --placed, after a restore: the provider that has it.")
 @click.option("--not-placed", is_flag=True, help="It was not bought, and may be bought again.")
+@click.option("--all-restored", is_flag=True, help="Every order that is held since a restore; with --not-placed.")
 @asks_daemon
-def resolve(asked: Asked, /, order: str, placed: str | None, not_placed: bool) -> None:
+def resolve(
+    asked: Asked, /, order: str | None, placed: str | None, provider: str | None, not_placed: bool, all_restored: bool
+) -> None:
     """Say how the purchase of an unclear ORDER ended; `orders show` tells what is known of it."""
-    if (placed is not None) is not_placed:
+    if (order is None) is not all_restored:
+        raise click.UsageError("name the order, or say --all-restored")
+    if (placed is not None) is not_placed or (all_restored and not not_placed):
         raise click.UsageError("say how it ended: --placed with its id at the provider, or --not-placed")
-    said = {"outcome": "not_placed"} if not_placed else {"outcome": "placed", "provider_order": placed}
-    _act(asked, order, "resolve", said)
+    if not_placed and provider is not None:
+        raise click.UsageError("--at goes with --placed")
+    if order is None:
+        released = with_daemon(asked, _release_all)
+        emit({"released": released}, asked.as_json, f"{len(released)} orders may be bought again")
+        return
+    said: dict[str, object] = {"outcome": "not_placed"} if not_placed else {"outcome": "placed"}
+    said |= {"provider_order": placed} if placed is not None else {}
+    _act(asked, order, "resolve", said | ({"provider": provider} if provider is not None else {}))
+
+
+async def _release_all(client: Client, _: Target) -> list[int]:
+    """Release what is held since a restore and was not bought, one after the other; the orders' numbers."""
+    held: list[int] = []
+    for state in (OrderState.UNCLEAR, OrderState.ACCEPTED, OrderState.IN_PROGRESS):
+        cursor, more = None, True
+        while more:
+            page = (await client.get("/v1/orders", state=str(state), limit=500, cursor=cursor)).document
+            held += [one["number"] for one in page["orders"] if (one.get("error") or {}).get("type") == RESTORED]
+            cursor, more = page["next_cursor"], page["next_cursor"] is not None
+    for number in sorted(held):
+        await client.post(f"/v1/orders/{number}/resolve", {"outcome": "not_placed"})
+    return sorted(held)
 
 
 def _act(asked: Asked, /, order: str, action: str, body: object = None) -> None:

@@ -51,6 +51,8 @@ FOLLOWED: Final = frozenset({S.PENDING, S.PROCESSING, S.IN_PROGRESS})
 FINAL: Final = frozenset({S.COMPLETED, S.PARTIAL, S.CANCELED, S.FAILED})
 UNFINISHED: Final = frozenset(S) - FINAL
 _REPORTED: Final = FOLLOWED | FINAL
+RESTORED: Final = "restored"
+"""The cause, and the error's type, of an order that may have been bought between a backup and its restore."""
 
 TRANSITIONS: Final[Mapping[OrderState, frozenset[OrderState]]] = {
     S.ACCEPTED: frozenset({S.PLACING, S.CANCELED, S.FAILED}),
@@ -330,7 +332,8 @@ def _unclear(order: Order, fact: PurchaseUnclear, at: datetime) -> Applied:
     if order.state is S.UNCLEAR and order.attempt == fact.attempt:
         return Applied(order)
     _live(order, fact.attempt)
-    unclear = replace(move(order, S.UNCLEAR, at), error_type="purchase-unclear", error_detail=fact.detail)
+    kind = RESTORED if fact.cause == RESTORED else "purchase-unclear"
+    unclear = replace(move(order, S.UNCLEAR, at), error_type=kind, error_detail=fact.detail)
     return Applied(unclear, (Draft("order.unclear", {"cause": fact.cause, "attempt": fact.attempt}),))
 
 

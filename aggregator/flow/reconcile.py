@@ -27,7 +27,16 @@ from aggregator.domain.evidence import (
 )
 from aggregator.domain.ids import AttemptId
 from aggregator.domain.money import format_units
-from aggregator.domain.orders import NotPurchased, Order, OrderState, Purchased, PurchaseUnclear, apply
+from aggregator.domain.orders import (
+    RESTORED,
+    NotPurchased,
+    Order,
+    OrderState,
+    Purchased,
+    PurchaseUnclear,
+    Role,
+    apply,
+)
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.purchases import book_expected
 from aggregator.flow.readings import LOOK_BACK, take_reading
@@ -35,7 +44,7 @@ from aggregator.flow.recovery import recover_ids, repeat_under_keys
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
 from aggregator.providers.reading import identifier
-from aggregator.storage import attempts, books, ledger, numbers, refills
+from aggregator.storage import attempts, books, holding, ledger, numbers, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.books import Books
 from aggregator.storage.database import Connection, RowMapping
@@ -231,11 +240,14 @@ def _note_bought(connection: Connection, order: Order, row: RowMapping, now: dat
     log.info("purchase_proved_bought", order_id=order.id, attempt_id=row["id"])
 
 
-async def resolve(house: House, reference: str, *, provider_order: str | None, by: str) -> Order:
+async def resolve(
+    house: House, reference: str, *, provider_order: str | None, by: str, provider: str | None = None
+) -> Order:
     """A person says how an unclear purchase ended: placed under `provider_order`, or (None) not placed.
 
-    Of rented numbers, each has an id: with commas between them. Problem CONFLICT when the order is not unclear, or
-    when another order already has one of the ids.
+    Of rented numbers, each has an id: with commas between them. `provider` says where, of an order that is held since
+    a restore: only a guess of that is stored. A parent that is held goes on with its runs when it is not placed.
+    Problem CONFLICT when the order is not unclear, or when another order already has one of the ids.
     """
     ids = _ids(provider_order) if provider_order is not None else ()
     now = house.clock.now()
@@ -245,6 +257,11 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         if found is None:
             raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
         order = order_store.load_for_update(connection, found.number)
+        if order.role is Role.PARENT and order.error_type == RESTORED:
+            if ids:
+                detail = "does not go with the parent of a drip-feed: its runs have ids, and are resolved one by one"
+                raise Problem(ProblemKind.INVALID_FIELD, detail, "provider_order")
+            return order_store.save(connection, order, replace(order, error_type=None, error_detail=None), (), now)
         if order.state is not OrderState.UNCLEAR or order.attempt is None or order.provider is None:
             raise Problem(ProblemKind.CONFLICT, f"the order is {order.state}; only an unclear order can be resolved")
         attempt = AttemptId(order.attempt)
@@ -256,28 +273,45 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
             attempts.finish(connection, attempt, None, "not_placed", now, detail=f"not placed, says {by}")
             applied = apply(order, NotPurchased(attempt), now)
             return order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
-        if any(order_store.known_elsewhere(connection, order.provider, one, order.number) for one in ids):
+        if provider is not None and provider != order.provider:
+            order = _moved(connection, house, order, provider)
+        where = order.provider or ""
+        if any(order_store.known_elsewhere(connection, where, one, order.number) for one in ids):
             raise Problem(ProblemKind.CONFLICT, "another order has this provider order already", "provider_order")
         attempts.finish(connection, attempt, None, "placed", now, provider_order=ids[0])
         rented = ids if order.kind == "sms" else ()
-        applied = apply(order, Purchased(attempt, order.provider, ids[0], len(rented)), now)
+        applied = apply(order, Purchased(attempt, where, ids[0], len(rented)), now)
         due: dict[str, object] = {"next_poll_at": now, "placed_at": now}
         expected = order.expected_cost
         if rented:
             soon = now + timedelta(seconds=FIRST_CODE_CHECK_S)
-            numbers.add(connection, order.number, order.provider, [(one, "", "") for one in rented], now, soon)
+            numbers.add(connection, order.number, where, [(one, "", "") for one in rented], now, soon)
             due = {"placed_at": now}
         # Their phones come with the first check.
         told = [Draft("sms.number", {"number": {"phone": "", "provider_order": one}}) for one in rented]
         saved = order_store.save(connection, order, applied.order, (*applied.events, *told), now, **due)
         if expected is not None:
-            book_expected(connection, order.provider, saved, expected, now, fresh=False)
+            book_expected(connection, where, saved, expected, now, fresh=False)
         return saved
 
     order = await house.database.write(write)
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)
-    house.wakeups.wake("sequencing", "routing", "polling", "sms_watch")
+    house.wakeups.wake("sequencing", "routing", "polling", "sms_watch", "dripping")
     return order
+
+
+def _moved(connection: Connection, house: House, order: Order, provider: str) -> Order:
+    """The order as one that was bought at another provider than was thought; Problem where that cannot be."""
+    if order.error_type != RESTORED:
+        detail = f"is known: the purchase was sent to {order.provider}; leave it out"
+        raise Problem(ProblemKind.INVALID_FIELD, detail, "provider")
+    service = house.settings.services.get(order.service)
+    offers = [offer for offer in service.offers if offer.provider == provider] if service is not None else []
+    if not offers and provider not in house.settings.providers:
+        raise Problem(ProblemKind.INVALID_FIELD, "is none of the config's `providers`", "provider")
+    target = offers[0].target if offers else ""
+    holding.move(connection, str(order.attempt), provider, target)
+    return replace(order, provider=provider, provider_service=target)
 
 
 def _ids(text: str) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ async def back_up(database: Database, target: Path, told: Told = lambda *_: None
             await asyncio.to_thread(_copy_file, database.path, partial)
         else:
             await _copy_rows(database, partial, told)
-        orders = await _verify(partial)
+        orders = await verify(partial)
         size = await asyncio.to_thread(_publish, partial, target)
     except (OSError, sqlite3.Error, DBAPIError) as exc:
         raise StorageUnavailable(f"{target} cannot be written: {getattr(exc, 'orig', None) or exc}") from exc
@@ -88,16 +88,20 @@ async def _copy_rows(database: Database, target: Path, told: Told) -> None:
         await copy_all(database, made, told)
     finally:
         await made.close()
-    await asyncio.to_thread(_one_file, target)
+    await asyncio.to_thread(one_file, target)
 
 
-def _one_file(path: Path) -> None:
+def one_file(path: Path) -> None:
+    """Take in what stands in a log beside it."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
-async def _verify(path: Path) -> int:
-    """Read the whole copy: pages, references and the program's own promises; how many orders it has."""
+async def verify(path: Path) -> int:
+    """Read a whole copy: pages, references and the program's own promises; how many orders it has.
+
+    CannotCopy: it is not sound.
+    """
     broken = await asyncio.to_thread(_broken_pages, path)
     database = open_database(f"sqlite:///{path}")
     try:

@@ -17,6 +17,7 @@ from aggregator.domain.books import Candidate, OpenPurchase
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.evidence import dispensable
 from aggregator.domain.money import Money
+from aggregator.domain.orders import RESTORED
 from aggregator.storage import ledger
 from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers
 from aggregator.storage.tables import ledger as ledger_table
@@ -28,6 +29,7 @@ MOST_ASKED: Final = 500
 MOST_REFUNDS: Final = 1000
 _A_REFUND: Final = and_(ledger_table.c.kind == "refund", func.coalesce(ledger_table.c.note, "") != ledger.PRICE_TOLD)
 _PAID_BACK: Final = ("partial", "canceled", "failed")
+_FOUND_OUT: Final = func.coalesce(attempts.c.outcome, "") != RESTORED
 _MAY_MASK: Final = ("placing", "unclear", "not_placed")
 """Attempts of which a purchase that was found could as well be."""
 
@@ -188,10 +190,11 @@ def window_open(connection: Connection, provider: str, sent_after: datetime) -> 
 
 
 def unclear(connection: Connection, provider: str) -> list[RowMapping]:
-    """The unclear purchases at a provider, in the order of their sending."""
+    """The unclear purchases at a provider whose end may be found out, in the order of their sending: not those that
+    are held since a restore, whose story after the backup is not in this database."""
     rows = connection.execute(
         select(attempts)
-        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear")
+        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear", _FOUND_OUT)
         .order_by(attempts.c.sent_at)
     )
     return list(rows.mappings())

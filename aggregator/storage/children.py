@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from aggregator.domain.children import Member
 from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, Role
+from aggregator.domain.orders import RESTORED, Order, Role
 from aggregator.storage.orders import order_from
 from aggregator.storage.tables import attempts, ledger, orders
 
 
 def due_runs(connection: Connection, now: datetime, *, limit: int) -> list[int]:
-    """Parents whose next run is to be made."""
-    return _numbers(connection, orders.c.next_run_at <= now, orders.c.next_run_at, limit)
+    """Parents whose next run is to be made; not those that are held since a restore."""
+    held = func.coalesce(orders.c.error_type, "") == RESTORED
+    return _numbers(connection, (orders.c.next_run_at <= now) & ~held, orders.c.next_run_at, limit)
 
 
 def due_sums(connection: Connection, now: datetime, *, limit: int) -> list[int]:

@@ -54,13 +54,18 @@ class _Sum:
         self.rows += len(rows)
 
 
-async def copy_all(source: Database, target: Database, told: Told = lambda *_: None) -> dict[str, int]:
-    """Copy all tables into an empty database that has the same schema; the rows of each.
+async def copy_all(
+    source: Database, target: Database, told: Told = lambda *_: None, *, replace: bool = False
+) -> dict[str, int]:
+    """Copy all tables into an empty database that has the same schema; the rows of each. `replace`: what the target
+    holds is removed first, in the same transaction.
 
     CannotCopy when the target holds something, or does not say the same afterwards.
     """
     try:
         async with session(source) as read, session(target, write=True) as write:
+            if replace:
+                await write(_empty)
             sums = {table.name: await _copy(table, read, write, told) for table in metadata.sorted_tables}
             counters = await read(_counters)
             await write(lambda connection: _set_counters(connection, counters))
@@ -117,6 +122,11 @@ def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in ("synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _empty(connection: Connection) -> None:
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(table.delete())
 
 
 async def _copy(table: Table, read: Session, write: Session, told: Told) -> _Sum:

@@ -338,6 +338,10 @@ def _tell_parent(connection: Connection, parent: OrderId, at: datetime) -> None:
         above = connection.execute(select(orders.c.parent).where(orders.c.id == above)).scalar()
 
 
+def any_order(connection: Connection) -> bool:
+    return connection.execute(select(orders.c.number).limit(1)).first() is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What `GET /v1/orders` can ask for; None does not filter."""
@@ -399,6 +403,12 @@ _RELEASE: Final = update(orders).where(
 def claim_unrouted(connection: Connection, now: datetime, *, limit: int, lease_s: float, token: str) -> list[Unrouted]:
     rows = claims.claim(connection, _TO_ROUTE, now, limit=limit, lease_s=lease_s, token=token)
     return [Unrouted(order_from(row), row["round"], row["give_up_at"]) for row in rows]
+
+
+def look_again(connection: Connection, now: datetime) -> None:
+    """Orders that nobody could take look for an offer at once: somebody may be there who was not."""
+    waiting = update(orders).where(TO_ROUTE, orders.c.error_type == "waiting", orders.c.claim_token.is_(None))
+    connection.execute(waiting.values(next_route_at=now))
 
 
 def release_unrouted(

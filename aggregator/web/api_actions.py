@@ -78,7 +78,11 @@ async def resolve(request: web.Request, caller: Caller) -> web.Response:
             raise invalid("is required when the purchase was placed: the provider's id of the order", "provider_order")
         if said.outcome == "not_placed" and said.provider_order is not None:
             raise invalid("does not go with not_placed; leave it out", "provider_order")
+        if said.outcome == "not_placed" and said.provider is not None:
+            raise invalid("does not go with not_placed; leave it out", "provider")
         order = await own_order(recording, request, caller)
-        await reconcile.resolve(recording, order.id, provider_order=said.provider_order, by=caller.name)
+        await reconcile.resolve(
+            recording, order.id, provider_order=said.provider_order, by=caller.name, provider=said.provider
+        )
 
     return await once(request, house, caller.name, body, work, _done)

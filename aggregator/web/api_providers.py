@@ -22,6 +22,7 @@ from aggregator.flow.catalogue_sync import release_catalogue, release_rows
 from aggregator.log import get_logger
 from aggregator.providers.gateway import Gateway
 from aggregator.storage import catalogue, offered, reports, unknown_words
+from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, RowMapping
 from aggregator.storage.offered import Filters
 from aggregator.web.auth import Caller
@@ -322,6 +323,8 @@ async def _set_paused(request: web.Request, caller: Caller, paused: bool) -> web
         def write(connection: Connection) -> str:
             name = _known(connection, house.settings, request)
             catalogue.set_health(connection, name, house.clock.now(), paused=paused)
+            if not paused:
+                order_store.look_again(connection, house.clock.now())
             return name
 
         name = await recording.database.write(write)

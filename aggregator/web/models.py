@@ -205,6 +205,12 @@ class ResolveRequest(RequestModel):
         description="With `placed`: the provider's id of it; several rented numbers: their ids with commas.",
         examples=["23501"],
     )
+    provider: ShortLine | None = Field(
+        None,
+        description="With `placed`, of an order that is held since a restore: the provider that has it. Of others it "
+        "is known.",
+        examples=["smmplus"],
+    )
 
 
 class ReleaseRequest(RequestModel):

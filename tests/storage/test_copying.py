@@ -199,13 +199,13 @@ async def test_a_file_that_is_there_is_never_written_over(sqlite_database: Datab
 async def test_a_file_of_that_name_that_comes_meanwhile_stays(
     sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = backups._verify
+    real = backups.verify
 
     async def verify(path: Path) -> int:
         (tmp_path / "copy.db").write_text("somebody's")
         return await real(path)
 
-    monkeypatch.setattr(backups, "_verify", verify)
+    monkeypatch.setattr(backups, "verify", verify)
     with pytest.raises(Exception, match="cannot be written"):
         await back_up(sqlite_database, tmp_path / "copy.db")
     assert (tmp_path / "copy.db").read_text() == "somebody's"

@@ -67,7 +67,8 @@ class OrderError(Shape):
     """What stands in an order's way, or why it failed."""
 
     type: str = Field(
-        description="Stable: `no-offer`, `refused`, `waiting`, `purchase-unclear`, `not-found`, `remainder`.",
+        description="Stable: `no-offer`, `refused`, `waiting`, `purchase-unclear`, `restored`, `not-found`, "
+        "`remainder`.",
         examples=["waiting"],
     )
     detail: str | None = Field(description="The same for a person.", examples=["smmplus/1: the provider is paused"])
