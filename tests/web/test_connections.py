@@ -23,7 +23,9 @@ from aggregator.web.problems import status_of
 from aggregator.web.rendering import problem_answer, response
 from aggregator.web.sites import start_sites
 
-LIMITS = Limits(connections=8, requests=3, body_bytes=40_000, head_s=0.3, idle_s=5, answer_s=0.3)
+LIMITS = Limits(connections=8, requests=3, body_bytes=40_000, head_s=60, idle_s=60, answer_s=60)
+HASTY = replace(LIMITS, head_s=0.3, answer_s=0.3)
+"""For tests of whoever is too slow; the others must bear a machine that stands still for a second."""
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ONE_MEGABYTE = 1024 * 1024
 
@@ -49,6 +51,16 @@ class Place:
         """Bodies that are whole and in memory."""
         self.port = 0
         self.limits = LIMITS
+
+    async def beginning(self) -> None:
+        """Wait until one more request is being worked on."""
+        async with asyncio.timeout(30):
+            await self.began.acquire()
+
+    async def reading(self) -> None:
+        """Wait until one more body is whole."""
+        async with asyncio.timeout(30):
+            await self.read.acquire()
 
     async def quick(self, _request: web.Request) -> web.Response:
         return web.Response(text="quick")
@@ -157,15 +169,21 @@ async def place() -> AsyncIterator[Place]:
         yield place
 
 
+@pytest_asyncio.fixture
+async def hasty() -> AsyncIterator[Place]:
+    async with opened(HASTY) as place:
+        yield place
+
+
 @pytest.mark.parametrize("sent", [b"", b"GE", GET[:-2], b"\r\n"], ids=["nothing", "a word", "no end", "an empty line"])
-async def test_whoever_does_not_say_what_he_wants_is_cut(place: Place, sent: bytes) -> None:
+async def test_whoever_does_not_say_what_he_wants_is_cut(hasty: Place, sent: bytes) -> None:
     before = connections.CUT.labels("slow_head")._value.get()
-    assert await place.said(sent) == b""
+    assert await hasty.said(sent) == b""
     assert connections.CUT.labels("slow_head")._value.get() == before + 1
 
 
-async def test_a_head_that_drips_is_cut_also_behind_an_earlier_request(place: Place) -> None:
-    reader, writer = await place.open()
+async def test_a_head_that_drips_is_cut_also_behind_an_earlier_request(hasty: Place) -> None:
+    reader, writer = await hasty.open()
     writer.write(GET)
     assert (await answer(reader))[0] == 200
     ended = asyncio.create_task(everything(reader))
@@ -179,12 +197,12 @@ async def test_a_head_that_drips_is_cut_also_behind_an_earlier_request(place: Pl
     writer.close()
 
 
-async def test_a_client_that_is_quiet_between_requests_is_left_alone(place: Place) -> None:
-    reader, writer = await place.open()
+async def test_a_client_that_is_quiet_between_requests_is_left_alone(hasty: Place) -> None:
+    reader, writer = await hasty.open()
     for _ in range(3):
         writer.write(GET)
         assert (await answer(reader))[0] == 200
-        await asyncio.sleep(LIMITS.head_s * 1.5)
+        await asyncio.sleep(HASTY.head_s * 1.5)
     writer.close()
 
 
@@ -196,9 +214,9 @@ async def test_a_body_that_drips_is_a_408(place: Place, monkeypatch: pytest.Monk
     writer.close()
 
 
-async def test_an_answer_that_nobody_takes_is_given_up(place: Place) -> None:
+async def test_an_answer_that_nobody_takes_is_given_up(hasty: Place) -> None:
     before = connections.CUT.labels("slow_answer")._value.get()
-    reader, writer = await place.open()
+    reader, writer = await hasty.open()
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
     for _ in range(200):
@@ -309,7 +327,7 @@ async def test_a_connection_too_many_is_503_when_all_are_at_work() -> None:
         busy = [await place.open() for _ in range(LIMITS.connections)]
         for _, writer in busy:
             writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-            await place.began.acquire()
+            await place.beginning()
         reader, writer = await place.open()
         refused = await everything(reader)
         assert problem(refused)["type"] == "urn:aggregator:problem:unavailable"
@@ -325,7 +343,7 @@ async def test_requests_beyond_what_can_be_worked_on_are_shed_but_not_the_probes
     busy = [await place.open() for _ in range(LIMITS.requests)]
     for _, writer in busy:
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        await place.began.acquire()
+        await place.beginning()
     shed = await place.said(GET)
     assert problem(shed)["status"] == 503
     assert b"Retry-After: 1\r\n" in shed
@@ -344,7 +362,7 @@ async def test_bodies_together_are_bounded_and_their_room_comes_back(place: Plac
     whole = post(len(body), body) if measured else CHUNKED + chunk(body) + b"0\r\n\r\n"
     first_reader, first = await place.open()
     first.write(whole)
-    await place.read.acquire()
+    await place.reading()
     reader, second = await place.open()
     second.write(whole)
     status, document = await answer(reader)
@@ -359,12 +377,12 @@ async def test_bodies_together_are_bounded_and_their_room_comes_back(place: Plac
 
 
 async def test_who_takes_no_answers_takes_no_room_from_others() -> None:
-    async with opened(replace(LIMITS, answer_s=60)) as place:
+    async with opened(LIMITS) as place:
         stuck = [await place.open() for _ in range(LIMITS.requests)]
         for _, writer in stuck:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-            await place.began.acquire()
+            await place.beginning()
         said = b""
         for _ in range(100):
             said = await place.said(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -380,7 +398,7 @@ async def test_a_client_that_went_away_leaves_no_work_behind(place: Place) -> No
     for _ in range(LIMITS.requests):
         _, writer = await place.open()
         writer.write(post(20_000, b" "))
-        await place.began.acquire()
+        await place.beginning()
         writer.transport.abort()
     place.go.set()
     async with asyncio.timeout(10):
@@ -405,7 +423,7 @@ async def test_pipelined_requests_are_answered_in_order(place: Place) -> None:
 async def test_what_is_sent_ahead_of_an_answer_is_bounded(place: Place) -> None:
     reader, writer = await place.open()
     writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-    await place.began.acquire()
+    await place.beginning()
     before = connections.CUT.labels("sent_ahead")._value.get()
     padded = b"GET / HTTP/1.1\r\nHost: x\r\nX-Pad: %s\r\n\r\n" % (b"a" * 8000)
     with pytest.raises((ConnectionError, TimeoutError)):  # noqa: PT012
