@@ -28,6 +28,7 @@ from aggregator.domain.evidence import (
 from aggregator.domain.ids import AttemptId
 from aggregator.domain.money import format_units
 from aggregator.domain.orders import NotPurchased, Order, OrderState, Purchased, PurchaseUnclear, apply
+from aggregator.flow import ends
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.purchases import book_expected
 from aggregator.flow.readings import LOOK_BACK, take_reading
@@ -73,6 +74,7 @@ class Reconcile:
         found = await self._house.database.write(self._find_interrupted)
         self._first = False
         for order in found:
+            ends.interrupted(order.provider or "")
             log.warning("purchase_interrupted", order_id=order.id, attempt_id=order.attempt, provider=order.provider)
         if found:
             self._house.wakeups.wake("sequencing")
@@ -132,6 +134,8 @@ class Reconcile:
         if gateway.settings.recover_ids:
             await recover_ids(self._house, gateway)
         freed = await self._house.database.write(lambda c: self._conclude(c, gateway))
+        if freed:
+            ends.resolved(gateway.name, "balance", placed=False, count=freed)
         self._house.wakeups.wake("polling", "sms_watch", *(("routing", "sequencing") if freed else ()))
 
     def _conclude(self, connection: Connection, gateway: Gateway) -> int:
@@ -240,7 +244,7 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
     ids = _ids(provider_order) if provider_order is not None else ()
     now = house.clock.now()
 
-    def write(connection: Connection) -> Order:
+    def write(connection: Connection) -> tuple[str, Order]:
         found = order_store.find(connection, reference, None)
         if found is None:
             raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
@@ -255,7 +259,8 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         if not ids:
             attempts.finish(connection, attempt, None, "not_placed", now, detail=f"not placed, says {by}")
             applied = apply(order, NotPurchased(attempt), now)
-            return order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
+            saved = order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
+            return order.provider, saved
         if any(order_store.known_elsewhere(connection, order.provider, one, order.number) for one in ids):
             raise Problem(ProblemKind.CONFLICT, "another order has this provider order already", "provider_order")
         attempts.finish(connection, attempt, None, "placed", now, provider_order=ids[0])
@@ -272,9 +277,10 @@ async def resolve(house: House, reference: str, *, provider_order: str | None, b
         saved = order_store.save(connection, order, applied.order, (*applied.events, *told), now, **due)
         if expected is not None:
             book_expected(connection, order.provider, saved, expected, now, fresh=False)
-        return saved
+        return order.provider, saved
 
-    order = await house.database.write(write)
+    provider, order = await house.database.write(write)
+    ends.resolved(provider, "person", placed=bool(ids))
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)
     house.wakeups.wake("sequencing", "routing", "polling", "sms_watch")
     return order

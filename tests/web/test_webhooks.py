@@ -27,7 +27,7 @@ from aggregator.storage import outbox
 from aggregator.storage.database import Database
 from aggregator.storage.tables import deliveries, endpoints, events, idempotency_keys
 from aggregator.web.server import create_app
-from tests.support.metrics import Scrape
+from tests.support.metrics import Scrape, counted
 from tests.web.support import ADMIN, CONFIG, READER, SHOP, Doors, open_house
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -458,7 +458,11 @@ async def test_a_removed_endpoint_takes_its_deliveries_along_and_frees_its_name(
     await desk.make()
     await desk.order()
     await desk.drain()
+    sent = {"endpoint": "erp", "result": "delivered"}
+    assert counted("aggregator_deliveries_total", **sent)
     assert (await desk.call("DELETE", "/v1/webhooks/erp", key=ADMIN)).json == {"deleted": "erp"}
+    told = Scrape((await desk.get("/metrics", key=READER)).text)
+    assert not [one for one in told.samples if one.labels.get("endpoint") == "erp"], "series of a name that is gone"
     assert (await desk.get("/v1/webhooks/erp", key=READER)).status == 404
     assert (await desk.call("DELETE", "/v1/webhooks/erp", key=ADMIN)).status == 404
     await desk.order()
