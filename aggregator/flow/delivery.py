@@ -390,6 +390,14 @@ def _tries(label: str, how: str) -> Any:
     return DELIVERIES.labels(label, how)
 
 
+def expect(endpoint: str) -> None:
+    """Begin to count: Prometheus sees no increase in a series that begins with its first failure."""
+    _seconds(endpoint)
+    RETRIES.labels(endpoint)
+    for (how,) in RESULTS:
+        _tries(endpoint, how)
+
+
 def forget(endpoint: str) -> None:
     """An endpoint is gone: so are its series, or each name that ever was would keep some."""
     for metric, results in ((DELIVERIES, RESULTS), (RETRIES, ((),)), (SECONDS, ((),))):

@@ -17,6 +17,7 @@ from prometheus_client import Gauge, Info
 from aggregator.domain.money import UNIT
 from aggregator.domain.orders import UNFINISHED
 from aggregator.flow.base import House
+from aggregator.flow.delivery import expect
 from aggregator.flow.health import Condition
 from aggregator.storage import deliveries, reports
 from aggregator.storage.database import RowMapping
@@ -152,6 +153,7 @@ def _set_endpoints(rows: Rows) -> None:
         for state in STATES:
             ENDPOINT_STATE.labels(name, state).set(state == now_in)
     for name, backlog in rows.backlogs.items():
+        expect(name)
         WAITING.labels(name).set(backlog.waiting)
         PARKED.labels(name).set(backlog.parked)
         if backlog.oldest is not None:
@@ -161,10 +163,10 @@ def _set_endpoints(rows: Rows) -> None:
 
 
 def _set_balances(house: House, rows: Mapping[str, RowMapping]) -> None:
-    """A currency is the provider's word: the last one alone has a series."""
-    for name in house.settings.providers:
+    """A currency is the provider's word: the last one alone has a series. One that is not asked has no age."""
+    for name, settings in house.settings.providers.items():
         row = rows.get(name)
-        if row is None:
+        if row is None or not settings.enabled:
             continue
         BALANCE_LOW.labels(name).set(bool(row["balance_low"]))
         if row["balance_units"] is not None:
