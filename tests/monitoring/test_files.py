@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -130,6 +131,14 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
             assert all(target["datasource"] == wanted for target in panel["targets"]), panel["title"]
     ids = [panel["id"] for panel in board["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_promtool_takes_the_scrape_that_the_readme_shows(tmp_path: Path) -> None:
+    readme = (MONITORING.parent / "README.md").read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "scrape_configs" in one]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(block)
+    assert "SUCCESS" in promtool("check", "config", "--syntax-only", str(config))
 
 
 def test_promtool_takes_the_rules() -> None:
