@@ -19,8 +19,8 @@ ATTEMPTS: Final = Counter(
 )
 RESOLVED: Final = Counter(
     "aggregator_unclear_resolved_total",
-    "Unclear purchases of which was found out how they ended, by what told.",
-    ["provider", "outcome", "by"],
+    "Unclear purchases of which was found out how they ended, by what showed it.",
+    ["provider", "outcome", "evidence"],
 )
 PLACED_SECONDS: Final = Histogram(
     "aggregator_order_placed_seconds",
@@ -51,6 +51,6 @@ def interrupted(provider: str) -> None:
     ATTEMPTS.labels(provider, UNCLEAR).inc()
 
 
-def resolved(provider: str, by: str, *, placed: bool, count: int = 1) -> None:
-    """`by`: a `person`, the `balance`, a `repetition` under its key, or its `id` among strangers."""
-    RESOLVED.labels(provider, "placed" if placed else "not_placed", by).inc(count)
+def resolved(provider: str, evidence: str, *, placed: bool, count: int = 1) -> None:
+    """`evidence`: a `person`, the `balance`, a `repetition` under its key, or its `id` among strangers."""
+    RESOLVED.labels(provider, "placed" if placed else "not_placed", evidence).inc(count)

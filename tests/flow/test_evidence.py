@@ -136,9 +136,9 @@ def moves(street: Street, amount: str, provider: str) -> None:
     account.set_balance(account.balance_at(now) + Decimal(amount), now)
 
 
-def told(by: str, outcome: str) -> float:
+def told(showed: str, outcome: str) -> float:
     """How many unclear purchases of `smmcheap` were found out about so far."""
-    return counted("aggregator_unclear_resolved_total", provider="smmcheap", outcome=outcome, by=by)
+    return counted("aggregator_unclear_resolved_total", provider="smmcheap", outcome=outcome, evidence=showed)
 
 
 # --- one at a time while evidence is looked for
@@ -919,7 +919,7 @@ async def neighbours(street: Street, *, sold: bool = True) -> Order:
 
 
 async def test_the_one_stranger_between_our_ids_with_our_price_is_ours(scenes: Scenes) -> None:
-    ends = {"provider": "smmplus", "outcome": "placed", "by": "id"}
+    ends = {"provider": "smmplus", "outcome": "placed", "evidence": "id"}
     before = counted("aggregator_unclear_resolved_total", **ends)
     async with scenes(smmplus=RECOVER) as street:
         order = await neighbours(street)

@@ -64,7 +64,7 @@ async def refused(street: Street, reference: str, provider_order: str | None) ->
 
 
 def said_by_a_person(provider: str, outcome: str) -> float:
-    return counted("aggregator_unclear_resolved_total", provider=provider, outcome=outcome, by="person")
+    return counted("aggregator_unclear_resolved_total", provider=provider, outcome=outcome, evidence="person")
 
 
 # --- what a crash leaves

@@ -145,5 +145,14 @@ def test_promtool_takes_the_rules() -> None:
     assert f"{len(rules())} rules found" in promtool("check", "rules", "alerts.yaml")
 
 
+def test_promtool_takes_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    """As the rules of a file, because promtool reads no dashboards."""
+    found = [one.replace("$provider", "smmplus") for _, one in expressions()]
+    rules = [{"record": f"panel:{place}", "expr": one} for place, one in enumerate(found)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    assert f"{len(found)} rules found" in promtool("check", "rules", str(file))
+
+
 def test_promtool_sees_the_alerts_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yaml")

@@ -20,7 +20,7 @@ from tests.web.support import an_order
 # fmt: off
 LABELS: Final = frozenset({
     "method", "route", "status", "state", "provider", "currency", "queue", "endpoint", "standing", "cause", "loop",
-    "part", "action", "result", "outcome", "by", "type", "word", "version", "le",
+    "part", "action", "result", "outcome", "evidence", "type", "word", "version", "le",
 })
 # fmt: on
 """What may tell series apart. A new one has to be bounded: think before you add it."""
