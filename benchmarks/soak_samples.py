@@ -75,10 +75,16 @@ def _sockets(port: int) -> Iterator[tuple[str, str]]:
 def of_metrics(text: str) -> Sample:
     """The oldest loop, the oldest event that nobody was told, and how many series there are."""
     lines = [line for line in _LINE.findall(text) if not line[0].startswith("python_")]
-    # The one loop that comes round once a minute would hide the others.
-    ages = [float(value) for name, of, value in lines if name == "aggregator_loop_age_seconds" and "intake" not in of]
-    waits = [float(value) for name, _, value in lines if name == "aggregator_oldest_undelivered_event_seconds"]
-    return {"loop age": max(ages, default=0.0), "undelivered": max(waits, default=0.0), "series": float(len(lines))}
+    now, loops, waits = (
+        time.time(),
+        "aggregator_loop_last_run_timestamp_seconds",
+        "aggregator_delivery_oldest_timestamp_seconds",
+    )
+    # The loops that come round once a minute would hide the others.
+    slow = ("intake", "retention")
+    ages = [now - float(value) for name, of, value in lines if name == loops and not any(one in of for one in slow)]
+    waited = [now - float(value) for name, _, value in lines if name == waits]
+    return {"loop age": max(ages, default=0.0), "undelivered": max(waited, default=0.0), "series": float(len(lines))}
 
 
 def of_database(path: Path, endpoints: Sequence[str]) -> Sample:

@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from aggregator.domain.clock import ManualClock
 from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
-from tests.support import compiled
+from tests.support import compiled, promtool
 from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
 from tests.support.postgres import PostgresServer, memory_folder
 
@@ -60,6 +60,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if any(promtool.MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(f"SKIPPED: {promtool.MISSING}")
     # `-q` hides the header, and the seed is wanted most where something failed.
     if not terminalreporter.showheader:
         terminalreporter.write_line(_SEED_LINE)

@@ -12,6 +12,7 @@ import pytest_asyncio
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.schedule import Schedule
+from tests.support.metrics import counted
 
 NEVER_S = 1000.0
 """No tick comes within a test: what runs was woken."""
@@ -303,3 +304,34 @@ async def test_what_fails_while_it_is_being_stopped_does_not_spoil_the_stop(cloc
     stopping.set()
     async with asyncio.timeout(LIMIT_S):
         await ending
+
+
+# --- how late the loop is
+
+
+def looks() -> tuple[float, float]:
+    return counted("aggregator_event_loop_lag_seconds_count"), counted("aggregator_event_loop_lag_seconds_sum")
+
+
+async def test_a_loop_that_comes_late_says_by_how_much(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    began, late_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: began() + late_s)
+    schedule.start()
+    count, total = looks()
+    late_s = 1.0 + 3.0  # a call that was due after a second comes three too late
+    await quiet()
+    assert looks()[0] > count
+    assert looks()[1] - total >= 3.0
+
+
+async def test_the_look_at_the_loop_ends_with_the_schedule(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    schedule = Schedule(clock)
+    schedule.start()
+    await schedule.stop()
+    began = loop.time
+    monkeypatch.setattr(loop, "time", lambda: began() + 10.0)
+    before = looks()
+    await quiet()
+    assert looks() == before

@@ -46,6 +46,7 @@ CALLBACKS: Final = "callbacks"
 _UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e\xa0-\ud7ff\ue000-\ufffd]+")
 
 DELIVERIES = Counter("aggregator_deliveries_total", "Webhook tries by endpoint and result.", ["endpoint", "result"])
+RESULTS: Final = (("delivered",), ("failed",), ("parked",))
 RETRIES = Counter("aggregator_delivery_retries_total", "Webhook tries after the first of their event.", ["endpoint"])
 SECONDS = Histogram(
     "aggregator_delivery_seconds",
@@ -387,6 +388,24 @@ def _seconds(label: str) -> Any:
 @cache
 def _tries(label: str, how: str) -> Any:
     return DELIVERIES.labels(label, how)
+
+
+def expect(endpoint: str) -> None:
+    """Begin to count: Prometheus sees no increase in a series that begins with its first failure."""
+    _seconds(endpoint)
+    RETRIES.labels(endpoint)
+    for (how,) in RESULTS:
+        _tries(endpoint, how)
+
+
+def forget(endpoint: str) -> None:
+    """An endpoint is gone: so are its series, or each name that ever was would keep some."""
+    for metric, results in ((DELIVERIES, RESULTS), (RETRIES, ((),)), (SECONDS, ((),))):
+        for result in results:
+            with suppress(KeyError):
+                metric.remove(endpoint, *result)
+    _seconds.cache_clear()
+    _tries.cache_clear()
 
 
 def _excerpt(said: str, url: str) -> str | None:

@@ -21,6 +21,7 @@ from aggregator.domain.orders import (
     apply,
 )
 from aggregator.domain.wire import NotSent
+from aggregator.flow import ends
 from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
 from aggregator.flow.purchases import detail, send, write_result
 from aggregator.flow.readings import take_reading
@@ -62,6 +63,7 @@ class Placement:
             name: Workers(f"placement:{name}", gateway.settings.max_concurrency, done=wake)
             for name, gateway in house.gateways.items()
         }
+        ends.expect(house.gateways)
         self._one_at_a_time = {name: asyncio.Lock() for name in house.gateways}
 
     async def run_once(self) -> int:
@@ -208,6 +210,7 @@ class Placement:
             detail=detail(result),
             ms=exchange.ms,
         )
+        ends.ended(gateway.name, result, end)
         self._house.wakeups.wake("sequencing", "routing", "sms_watch")
         await self._note_health(gateway.name, result)
 

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from prometheus_client import Histogram
+
 from aggregator.domain.children import interval_of
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.domain.events import Draft
@@ -43,6 +45,13 @@ WAIT_FOR_ACCOUNTS: Final = timedelta(days=1)
 """How long a finished product order is still asked for accounts that are missing."""
 NOT_FOUND: Final = "not-found"
 """The `error` of an order that its provider does not know, or no more."""
+
+FILL: Final = Histogram(
+    "aggregator_status_batch_fill_ratio",
+    "How full status calls were: orders asked for, of those that one call takes.",
+    ["provider"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+)
 
 
 @dataclass(slots=True)
@@ -163,6 +172,8 @@ class Polling:
         async with gateway.turn(Priority.STATUS):
             waited = self._house.clock.now() - now
             stale = waited.total_seconds() > LEASE_MARGIN_S / 2
+            if not stale:
+                FILL.labels(gateway.name).observe(len(ids) / max(len(ids), gateway.status_batch))
             answer = None if stale else await gateway.statuses(ids)
         if answer is None:
             # Purchases went first for so long that the claim might not outlive the call.

@@ -37,6 +37,7 @@ from aggregator.domain.orders import (
     Role,
     apply,
 )
+from aggregator.flow import ends
 from aggregator.flow.base import House, Workers, log
 from aggregator.flow.purchases import book_expected
 from aggregator.flow.readings import LOOK_BACK, take_reading
@@ -82,6 +83,7 @@ class Reconcile:
         found = await self._house.database.write(self._find_interrupted)
         self._first = False
         for order in found:
+            ends.interrupted(order.provider or "")
             log.warning("purchase_interrupted", order_id=order.id, attempt_id=order.attempt, provider=order.provider)
         if found:
             self._house.wakeups.wake("sequencing")
@@ -141,6 +143,8 @@ class Reconcile:
         if gateway.settings.recover_ids:
             await recover_ids(self._house, gateway)
         freed = await self._house.database.write(lambda c: self._conclude(c, gateway))
+        if freed:
+            ends.resolved(gateway.name, "balance", placed=False, count=freed)
         self._house.wakeups.wake("polling", "sms_watch", *(("routing", "sequencing") if freed else ()))
 
     def _conclude(self, connection: Connection, gateway: Gateway) -> int:
@@ -252,7 +256,7 @@ async def resolve(
     ids = _ids(provider_order) if provider_order is not None else ()
     now = house.clock.now()
 
-    def write(connection: Connection) -> Order:
+    def write(connection: Connection) -> tuple[str | None, Order]:
         found = order_store.find(connection, reference, None)
         if found is None:
             raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
@@ -261,7 +265,8 @@ async def resolve(
             if ids:
                 detail = "does not go with the parent of a drip-feed: its runs have ids, and are resolved one by one"
                 raise Problem(ProblemKind.INVALID_FIELD, detail, "provider_order")
-            return order_store.save(connection, order, replace(order, error_type=None, error_detail=None), (), now)
+            going_on = replace(order, error_type=None, error_detail=None)
+            return None, order_store.save(connection, order, going_on, (), now)
         if order.state is not OrderState.UNCLEAR or order.attempt is None or order.provider is None:
             raise Problem(ProblemKind.CONFLICT, f"the order is {order.state}; only an unclear order can be resolved")
         attempt = AttemptId(order.attempt)
@@ -272,7 +277,8 @@ async def resolve(
         if not ids:
             attempts.finish(connection, attempt, None, "not_placed", now, detail=f"not placed, says {by}")
             applied = apply(order, NotPurchased(attempt), now)
-            return order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
+            saved = order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
+            return order.provider, saved
         if provider is not None and provider != order.provider:
             order = _moved(connection, house, order, provider)
         where = order.provider or ""
@@ -292,9 +298,11 @@ async def resolve(
         saved = order_store.save(connection, order, applied.order, (*applied.events, *told), now, **due)
         if expected is not None:
             book_expected(connection, where, saved, expected, now, fresh=False)
-        return saved
+        return where, saved
 
-    order = await house.database.write(write)
+    bought_at, order = await house.database.write(write)
+    if bought_at is not None:
+        ends.resolved(bought_at, "person", placed=bool(ids))
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)
     house.wakeups.wake("sequencing", "routing", "polling", "sms_watch", "dripping")
     return order

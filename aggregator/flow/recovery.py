@@ -14,7 +14,9 @@ from aggregator.domain.catalogue import service_type
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.domain.evidence import settle_time
+from aggregator.domain.orders import OrderState
 from aggregator.domain.wire import NotSent
+from aggregator.flow import ends
 from aggregator.flow.base import STORAGE_RETRY_S, House, log
 from aggregator.flow.purchases import detail, send, write_result
 from aggregator.providers.contract import (
@@ -91,18 +93,21 @@ async def _repeat(house: House, gateway: Gateway, row: RowMapping) -> None:
     }
     decides = _decides(result, house, gateway, attempt)
 
-    def write(connection: Connection) -> None:
+    def write(connection: Connection) -> bool:
+        """Whether that ended it."""
         order_store.load_for_update(connection, attempt.order_number)
         if books.still_unclear(connection, attempt.id) is None:
             raise ClaimLost(f"attempt {attempt.id}")
         if decides or not isinstance(result, Unclear | NotSent):
             books.add_evidence(connection, attempt.id, evidence)
-        if decides:
-            write_result(connection, house, gateway, attempt, result, exchange)
+        if not decides:
+            return False
+        return write_result(connection, house, gateway, attempt, result, exchange).state is not OrderState.UNCLEAR
 
     while True:
         try:
-            await house.database.write(write)
+            if await house.database.write(write):
+                ends.resolved(gateway.name, "repetition", placed=isinstance(result, Placed))
             break
         except StorageUnavailable as exc:
             # Unlike a first sending it may be repeated, but what it answered is worth a few tries.
@@ -154,7 +159,8 @@ async def recover_ids(house: House, gateway: Gateway) -> None:
         found = _stranger(answer, between, row)
         if found is None:
             continue
-        await house.database.write(partial(_adopt, house=house, gateway=gateway, row=row, found=found))
+        if await house.database.write(partial(_adopt, house=house, gateway=gateway, row=row, found=found)):
+            ends.resolved(gateway.name, "id", placed=True)
         log.info("purchase_recovered", attempt_id=row["id"], provider=gateway.name, provider_order=found)
         house.wakeups.wake("sequencing", "polling")
 
@@ -171,10 +177,12 @@ def _stranger(answer: StatusBatch | Failure, between: Between, row: RowMapping) 
     return found if unknown and complete and ours and found in between.unknown else None
 
 
-def _adopt(connection: Connection, house: House, gateway: Gateway, row: RowMapping, found: str) -> None:
+def _adopt(connection: Connection, house: House, gateway: Gateway, row: RowMapping, found: str) -> bool:
+    """Whether that ended it: a person may have been there first."""
     order = order_store.load_for_update(connection, row["order_number"])
     if order.kind == "sms" or books.still_unclear(connection, row["id"]) is None:
-        return
+        return False
     now = rfc3339(house.clock.now())
     books.add_evidence(connection, row["id"], {"kind": "recovered", "at": now, "provider_order": found})
-    write_result(connection, house, gateway, attempts.attempt_from(row), Placed(found))
+    ended = write_result(connection, house, gateway, attempts.attempt_from(row), Placed(found))
+    return ended.state is not OrderState.UNCLEAR

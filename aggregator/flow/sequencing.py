@@ -6,16 +6,23 @@ none. It never sends anything.
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from prometheus_client import Counter
+
+from aggregator.domain.events import EVENT_TYPES
 from aggregator.domain.webhooks import takers
 from aggregator.flow.base import House
 from aggregator.storage import outbox
+from aggregator.storage.database import Connection
 
 BATCH: Final = 500
 """Events per transaction: many share one commit, and SQLite's only writer is soon free for others."""
+
+EVENTS: Final = Counter("aggregator_events_total", "Events that got a position in the feed, by type.", ["type"])
 
 
 class Sequencing:
@@ -26,21 +33,32 @@ class Sequencing:
     def __init__(self, house: House) -> None:
         self._house = house
         self._stopping = False
+        for event_type in EVENT_TYPES:
+            EVENTS.labels(event_type)
 
     async def run_once(self) -> int:
         """Take all events that wait for a position; how many that was."""
         total = 0
         while not self._stopping:
-            now = self._house.clock.now()
-            taken = await self._house.database.write(
-                partial(outbox.sequence, now=now, targets=self._targets, limit=BATCH)
-            )
+            told: Tally[str] = Tally()
+            taken = await self._house.database.write(partial(self._sequence, told=told))
+            for event_type, count in told.items():
+                EVENTS.labels(event_type).inc(count)
             total += taken
             if taken:
                 self._house.wakeups.wake("delivery", "feed")
             if taken < BATCH:
                 break
         return total
+
+    def _sequence(self, connection: Connection, told: Tally[str]) -> int:
+        told.clear()  # a transaction that met a conflict runs again
+
+        def targets(event: outbox.Fresh) -> Sequence[str]:
+            told[event.type] += 1
+            return self._targets(event)
+
+        return outbox.sequence(connection, self._house.clock.now(), targets, limit=BATCH)
 
     def _targets(self, event: outbox.Fresh) -> Sequence[str]:
         """The operator's endpoints that want it, also those that are switched off; and the callback of its order."""

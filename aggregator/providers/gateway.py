@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 from prometheus_client import Counter, Histogram
@@ -71,6 +72,8 @@ TRY_AGAIN_S: Final = 60.0
 """How long what was tried in vain is not tried again, the first time; then twice as long, up to an hour."""
 LONGEST_TRY_AGAIN_S: Final = 3600.0
 _MOST_TRIES: Final = 10_000
+_STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
+"""Others are a provider's invention, and get no series of their own."""
 
 CALLS = Counter(
     "aggregator_provider_calls_total", "Calls to providers by action and result.", ["provider", "action", "result"]
@@ -427,7 +430,7 @@ def _word(outcome: Outcome, result: object = None) -> str:
         case LostReply():
             return "lost"
         case HttpReply(status=status) if status != 200:
-            return f"http_{status}"
+            return f"http_{status}" if status in _STATUSES else "http_other"
     match result:
         case Refused(meaning=meaning):
             return str(meaning)

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
@@ -22,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.gathering import Gathering
-from aggregator.storage.writer import OUT_OF_SERVICE_ERRORS, Writer
+from aggregator.storage.writer import COMMIT_SECONDS, OUT_OF_SERVICE_ERRORS, WRITES, Writer
 from aggregator.storage.writer import patience as patience
 
 I = TypeVar("I")  # noqa: E741
@@ -219,7 +220,11 @@ class PostgresDatabase:
         for left in range(_POSTGRES_TRIES - 1, -1, -1):
             try:
                 async with self._engine.begin() as connection:
-                    return await connection.run_sync(work)
+                    result = await connection.run_sync(work)
+                    done = perf_counter()
+                COMMIT_SECONDS.observe(perf_counter() - done)
+                WRITES.inc()
+                return result
             except DBAPIError as exc:
                 if left and getattr(exc.orig, "sqlstate", None) in _SERIALIZATION_FAILURES:
                     continue

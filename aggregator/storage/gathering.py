@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.storage.writer import MAX_GROUP, MAX_WAITING
+from aggregator.storage.writer import MAX_GROUP, MAX_WAITING, WAITING
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Gathering:
             raise StorageUnavailable("the database does not keep up with the writes")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         waiting.append((item, future))
+        WAITING.inc()
         if self._running.get(work, 0) < AT_ONCE:
             self._running[work] = self._running.get(work, 0) + 1
             task = asyncio.create_task(self._run(work), name="gathering")
@@ -58,6 +59,7 @@ class Gathering:
         try:
             while waiting:
                 group = [waiting.popleft() for _ in range(min(len(waiting), MAX_GROUP))]
+                WAITING.dec(len(group))
                 await self._together(work, group)
         finally:
             self._running[work] -= 1

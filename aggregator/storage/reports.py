@@ -5,12 +5,27 @@ Nothing here writes, and no answer decides about an order. Every query is bounde
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from aggregator.domain.orders import UNFINISHED
-from aggregator.storage.tables import OPEN_AT_PROVIDER, events, ledger, orders
+from aggregator.storage.tables import (
+    AT_WORK,
+    OPEN_AT_PROVIDER,
+    TO_ROUTE,
+    attempts,
+    cancels,
+    events,
+    ledger,
+    numbers,
+    orders,
+)
 
 _UNFINISHED = sorted(str(state) for state in UNFINISHED)
 
@@ -59,3 +74,84 @@ def ledger_page(connection: Connection, provider: str, *, before: int | None, li
     if before is not None:
         query = query.where(ledger.c.id < before)
     return list(connection.execute(query).mappings())
+
+
+def stuck(connection: Connection) -> int:
+    """Orders that go on and were told of as standing still."""
+    query = select(func.count()).where(orders.c.stuck_at.is_not(None), orders.c.finished_at.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+def due_since(connection: Connection, providers: Iterable[str], now: datetime) -> dict[tuple[str, str], datetime]:
+    """Since when each queue has something due, by queue and provider ("" where it is not of one provider); one with
+    nothing due is left out. A look at the head of an index each; of plans, which are never many, at all."""
+    planned = select(attempts.c.provider, func.min(attempts.c.created_at)).where(AT_WORK, attempts.c.state == "planned")
+    heads: dict[tuple[str, str], datetime | None] = {
+        ("placement", row[0]): row[1] for row in connection.execute(planned.group_by(attempts.c.provider))
+    }
+    waiting = select(events.c.created_at).where(events.c.position.is_(None)).order_by(events.c.seq)
+    heads["sequencing", ""] = _head(connection, waiting)
+    heads["routing", ""] = _head(connection, select(orders.c.next_route_at).where(TO_ROUTE).order_by("next_route_at"))
+    refill = orders.c.next_refill_at
+    heads["refilling", ""] = _head(connection, select(refill).where(refill.is_not(None)).order_by(refill))
+    for provider in providers:
+        for queue, due, more in (
+            ("polling", orders.c.next_poll_at, (orders.c.finished_at.is_(None),)),
+            ("codes", numbers.c.next_check_at, ()),
+            ("canceling", cancels.c.next_at, ()),
+        ):
+            of_it = due.table.c.provider == provider
+            query: Select[Any] = select(due).where(of_it, due.is_not(None), *more).order_by(due)
+            heads[queue, provider] = _head(connection, query)
+    return {queue: since for queue, since in heads.items() if since is not None and since <= now}
+
+
+def _head(connection: Connection, query: Select[Any]) -> datetime | None:
+    found: datetime | None = connection.execute(query.limit(1)).scalar()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class UnclearPurchases:
+    """Those of a provider in one currency: how many, the first of them, and what they should cost together."""
+
+    provider: str
+    currency: str
+    count: int
+    since: datetime
+    units: int
+
+
+def unclear_purchases(connection: Connection) -> list[UnclearPurchases]:
+    """Purchases that were sent and of which nobody knows whether they happened."""
+    by = attempts.c.provider, attempts.c.expected_currency
+    query = (
+        select(*by, func.count(), func.min(attempts.c.sent_at), func.sum(attempts.c.expected_units))
+        .where(AT_WORK, attempts.c.state == "unclear")
+        .group_by(*by)
+    )
+    return [UnclearPurchases(row[0], row[1], row[2], row[3], int(row[4])) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSize:
+    """Bytes of the database by part (`main`; of SQLite `wal`, too), and what its disk has left where we see it."""
+
+    parts: dict[str, int]
+    available: int | None = None
+
+
+def database_size(connection: Connection) -> DatabaseSize:
+    if connection.dialect.name == "postgresql":
+        size = connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one()
+        return DatabaseSize({"main": int(size)})
+    path = connection.engine.url.database or ""
+    parts, available = {}, None
+    # A file that is gone is another one's to tell.
+    for part, suffix in (("main", ""), ("wal", "-wal")):
+        with suppress(OSError):
+            parts[part] = os.stat(path + suffix).st_size
+    with suppress(OSError):
+        disk = os.statvfs(path)
+        available = disk.f_bavail * disk.f_frsize
+    return DatabaseSize(parts, available)

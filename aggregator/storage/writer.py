@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
 
+from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import Connection, Engine, RootTransaction
 from sqlalchemy.exc import DBAPIError
 
@@ -44,6 +45,14 @@ _REMEDIES: Final = {
     sqlite3.SQLITE_READONLY: "; mend the owner or mode of its file and folder, or the mount",
 }
 """What a person can do about it, by SQLite's primary error code."""
+
+COMMIT_SECONDS: Final = Histogram(
+    "aggregator_database_commit_seconds",
+    "How long commits took to reach the disk.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+WRITES: Final = Counter("aggregator_database_writes_total", "Transactions committed; many share one commit.")
+WAITING: Final = Gauge("aggregator_database_waiting_writes", "Transactions that wait for their turn.")
 
 _patience_s: ContextVar[float] = ContextVar("patience_s", default=USUAL_PATIENCE_S)
 
@@ -117,6 +126,7 @@ class Writer:
                 raise StorageUnavailable("the database is closed")
             if self._jobs.qsize() >= MAX_WAITING:
                 raise StorageUnavailable("the database does not keep up with the writes")
+            WAITING.inc()
             self._jobs.put(_Job(work, item, future, loop, monotonic() + _patience_s.get()))
         return future
 
@@ -133,6 +143,7 @@ class Writer:
             job = self._jobs.get()
             if job is None:
                 return
+            WAITING.dec()
             group = [job]
             self._gather(group)
             self._write(group)
@@ -148,6 +159,7 @@ class Writer:
             if job is None:
                 self._last = True
             else:
+                WAITING.dec()
                 group.append(job)
 
     def _write(self, group: list[_Job]) -> None:
@@ -167,6 +179,9 @@ class Writer:
                     began = True
                     for jobs in _steps(group):
                         self._step(connection, jobs)
+                    done = perf_counter()
+                COMMIT_SECONDS.observe(perf_counter() - done)
+                WRITES.inc(sum(job.error is None for job in group))
                 self.commits += 1
         except Exception as exc:
             for job in group:

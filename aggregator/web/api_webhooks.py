@@ -19,6 +19,7 @@ from aggregator.config.problems import did_you_mean
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.events import Draft
 from aggregator.flow.base import House
+from aggregator.flow.delivery import forget
 from aggregator.flow.endpoints import from_row, sealed, stored
 from aggregator.flow.replaying import wanted
 from aggregator.log import get_logger
@@ -249,6 +250,7 @@ async def remove(request: web.Request, caller: Caller) -> web.Response:
 
         name = await recording.database.write(write)
         house.endpoints.drop(name)
+        forget(name)
         log.info("webhook_removed", endpoint=name, caller=caller.name)
         house.wakeups.wake("retention")
 

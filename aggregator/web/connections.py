@@ -46,6 +46,11 @@ OPEN: Final = Gauge("aggregator_http_connections", "Connections that are open, a
 CUT: Final = Counter(
     "aggregator_http_cut_total", "Connections closed and requests refused to bound time and memory.", ["cause"]
 )
+# Each is there from the start: Prometheus sees no increase in a series that begins with its first.
+for _cause in ("bodies", "idle_for_another", "large_head", "no_room", "requests", "sent_ahead"):
+    CUT.labels(_cause)
+for _cause in ("slow_answer", "slow_head", "slow_stream", "stuck_for_another"):
+    CUT.labels(_cause)
 _NO_ROOM: Final = b"HTTP/1.1 503 Service Unavailable\r\n"
 _LARGE_HEAD: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 

@@ -1,36 +1,22 @@
-"""What machines ask: is it alive, is it ready, what does it count.
+"""What machines ask: is it alive, is it ready. `metrics` has what it counts.
 
-`/livez` and `/readyz` are open to all who can connect and say nothing of the business. `/metrics` wants a key with
-`read` or `admin`, except from this machine itself (a unix socket, or a loopback peer without forwarding headers).
+`/livez` and `/readyz` are open to all who can connect and say nothing of the business.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Mapping
-from datetime import datetime
-from functools import partial
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
 
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
-from aggregator.domain.money import UNIT
-from aggregator.domain.orders import UNFINISHED
 from aggregator.flow.base import House
-from aggregator.flow.delivery import CALLBACKS
-from aggregator.flow.health import Condition
 from aggregator.log import get_logger
-from aggregator.storage import catalogue, deliveries, endpoints, orders
-from aggregator.storage.database import Connection, RowMapping
-from aggregator.storage.tables import ENDPOINT_STANDINGS
-from aggregator.web.auth import GATE, READERS, is_unix
-from aggregator.web.hook_documents import STATES, state_of
+from aggregator.storage import catalogue
+from aggregator.storage.database import Connection
 from aggregator.web.rendering import json_response
-from aggregator.web.services import WebServices, services_of
+from aggregator.web.services import services_of
 
 log = get_logger()
 
@@ -39,45 +25,6 @@ FRESH_S: Final = 1.0
 FAILED_S: Final = 5.0
 """How long a request that could not be served counts: a full disk may take the look's few bytes, but no order."""
 WRITE_TIMEOUT_S: Final = 3.0
-
-REQUESTS: Final = Counter(
-    "aggregator_http_requests_total", "Requests answered, by route and status.", ["method", "route", "status"]
-)
-REQUEST_SECONDS: Final = Histogram(
-    "aggregator_http_request_seconds",
-    "How long answers took.",
-    ["method", "route"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
-ORDERS: Final = Gauge("aggregator_orders", "Orders that are not finished, by state.", ["state"])
-UNDELIVERED: Final = Gauge("aggregator_oldest_undelivered_event_seconds", "Age of the oldest event not delivered yet.")
-WAITING: Final = Gauge(
-    "aggregator_deliveries_waiting", "Deliveries that are to be sent; callers' callbacks are one.", ["endpoint"]
-)
-PARKED: Final = Gauge(
-    "aggregator_deliveries_parked", "Deliveries that are tried no more, until a replay.", ["endpoint"]
-)
-OLDEST: Final = Gauge(
-    "aggregator_oldest_waiting_delivery_seconds", "Age of the oldest delivery that waits.", ["endpoint"]
-)
-ENDPOINT_STATE: Final = Gauge(
-    "aggregator_endpoint_state", "1 for the state that an endpoint is in, 0 for the others.", ["endpoint", "state"]
-)
-CALLBACK_HOSTS: Final = Gauge("aggregator_callback_hosts", "Hosts of callbacks, by how they are doing.", ["standing"])
-PROVIDER_UP: Final = Gauge("aggregator_provider_up", "1 while the provider's newest call succeeded.", ["provider"])
-PROVIDER_STATE: Final = Gauge(
-    "aggregator_provider_state", "1 for the state that a provider is in, 0 for the others.", ["provider", "state"]
-)
-PROVIDER_TROUBLE: Final = Gauge(
-    "aggregator_provider_trouble", "1 while something is wrong; /v1/providers has the words.", ["provider", "cause"]
-)
-BALANCE: Final = Gauge(
-    "aggregator_provider_balance", "The balance that the provider last told.", ["provider", "currency"]
-)
-LOOPS: Final = Gauge("aggregator_loop_age_seconds", "Time since each loop last came round.", ["loop"])
-DATABASE_UP: Final = Gauge("aggregator_database_up", "1 while the database can be read and written.")
-
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 
 class Readiness:
@@ -147,90 +94,3 @@ async def readyz(request: web.Request) -> web.Response:
     if reason is not None:
         raise Problem(ProblemKind.UNAVAILABLE, reason)
     return json_response({"status": "ready"})
-
-
-async def metrics(request: web.Request) -> web.Response:
-    """Prometheus' text, or OpenMetrics for those that ask for it."""
-    if not _is_local(request):
-        request.app[GATE].admit(request, READERS)
-    await _collect(services_of(request), request.app[READINESS])
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
-
-
-def _is_local(request: web.Request) -> bool:
-    """A peer on this machine. One that forwards for somebody else is not: it stands for them."""
-    if any(name in request.headers for name in _FORWARDED):
-        return False
-    if is_unix(request):
-        return True
-    try:
-        return ipaddress.ip_address(request.remote or "").is_loopback
-    except ValueError:
-        return False
-
-
-async def _collect(services: WebServices, readiness: Readiness) -> None:
-    house = services.house
-    for name, age in services.loops().items():
-        LOOPS.labels(name).set(age)
-    rows: Mapping[str, RowMapping] = {}
-    try:
-        rows = await house.database.read(partial(_from_database, house))
-    except StorageUnavailable:
-        DATABASE_UP.set(0)
-        ORDERS.clear()
-    else:
-        DATABASE_UP.set(await readiness.why_not() is None)
-    _set_providers(house, rows)
-
-
-def _set_providers(house: House, rows: Mapping[str, RowMapping]) -> None:
-    PROVIDER_TROUBLE.clear()
-    for name, settings in house.settings.providers.items():
-        standing = house.health.standing(name, rows.get(name), enabled=settings.enabled)
-        PROVIDER_UP.labels(name).set(standing.up)
-        for condition in Condition:
-            PROVIDER_STATE.labels(name, condition).set(condition is standing.condition)
-        if standing.cause is not None:
-            PROVIDER_TROUBLE.labels(name, standing.cause).set(1)
-
-
-def _from_database(house: House, connection: Connection) -> Mapping[str, RowMapping]:
-    """Set what is counted there; what it knows of each provider."""
-    counts = orders.counts(connection)
-    for state in UNFINISHED:
-        ORDERS.labels(state).set(counts.get(state, 0))
-    _set_endpoints(house, connection)
-    rows = catalogue.health(connection)
-    for name, row in rows.items():
-        if row["balance_units"] is not None:
-            # A float: a graph's line, never an amount that anybody computes with.
-            BALANCE.labels(name, row["balance_currency"]).set(row["balance_units"] / UNIT)
-    return rows
-
-
-def _set_endpoints(house: House, connection: Connection) -> None:
-    """What waits, by endpoint; callers' hosts, of which there may be thousands, under one name."""
-    now, ages = house.clock.now(), [0.0]
-    for gauge in (WAITING, PARKED, OLDEST, ENDPOINT_STATE):
-        gauge.clear()
-    for row in endpoints.of_operator(connection):
-        name = row["name"]
-        for state in STATES:
-            ENDPOINT_STATE.labels(name, state).set(state == state_of(row))
-        backlog = deliveries.backlog(connection, name)
-        ages.append(_set_backlog(name, backlog, now))
-    ages.append(_set_backlog(CALLBACKS, deliveries.backlog_of_callbacks(connection), now))
-    UNDELIVERED.set(max(ages))
-    standings = endpoints.callbacks_by_standing(connection)
-    for standing in ENDPOINT_STANDINGS:
-        CALLBACK_HOSTS.labels(standing).set(standings.get(standing, 0))
-
-
-def _set_backlog(name: str, backlog: deliveries.Backlog, now: datetime) -> float:
-    WAITING.labels(name).set(backlog.waiting)
-    PARKED.labels(name).set(backlog.parked)
-    age_s = (now - backlog.oldest).total_seconds() if backlog.oldest is not None else 0.0
-    OLDEST.labels(name).set(age_s)
-    return age_s

@@ -20,7 +20,7 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger, say_often
 from aggregator.storage.database import patience
-from aggregator.web import api_events, health, placing, reader
+from aggregator.web import api_events, health, metrics, placing, reader
 from aggregator.web.auth import GATE, Gate
 from aggregator.web.feed import FEED, Feed
 from aggregator.web.limits import OpenOrders, Waiting
@@ -146,7 +146,7 @@ def _note(request: web.Request, status: int, took_s: float) -> None:
     method = request.method if request.method in _METHODS else "(other)"
     counted = _COUNTED.get((method, route, status))
     if counted is None:
-        counted = health.REQUESTS.labels(method, route, status), health.REQUEST_SECONDS.labels(method, route)
+        counted = metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(method, route)
         _COUNTED[method, route, status] = counted
     counted[0].inc()
     counted[1].observe(took_s)

@@ -35,6 +35,7 @@ from aggregator.storage import attempts, books, catalogue
 from aggregator.storage.database import Database
 from aggregator.storage.tables import events, providers
 from tests.support.flow import Street, a_street, on_sqlite, smm, sms
+from tests.support.metrics import counted
 
 SERVICES = {
     "followers": smm("smmcheap/1", "smmplus/1"),
@@ -133,6 +134,11 @@ async def differences(street: Street) -> list[Any]:
 def moves(street: Street, amount: str, provider: str) -> None:
     account, now = street.account(provider), street.world.now()
     account.set_balance(account.balance_at(now) + Decimal(amount), now)
+
+
+def told(showed: str, outcome: str) -> float:
+    """How many unclear purchases of `smmcheap` were found out about so far."""
+    return counted("aggregator_unclear_resolved_total", provider="smmcheap", outcome=outcome, evidence=showed)
 
 
 # --- one at a time while evidence is looked for
@@ -291,6 +297,7 @@ async def test_a_debit_in_other_hands_account_proves_nothing_that_is_acted_on(st
 async def test_all_conditions_together_free_the_order_once(scenes: Scenes) -> None:
     async with scenes(smmcheap=OWN) as street:
         await learnt(street, "smmcheap")
+        before = told("balance", "not_placed")
         order = await lost(street, "followers", sold=False)
         await street.advance(SETTLE_S)
         assert (await street.order(order.number)).state is OrderState.UNCLEAR
@@ -301,6 +308,7 @@ async def test_all_conditions_together_free_the_order_once(scenes: Scenes) -> No
         await street.restart()
         assert len(street.purchases()) == 1
         assert (await street.events(order.number)).count("order.placed") == 1
+        assert told("balance", "not_placed") == before + 1
 
 
 @on_sqlite
@@ -651,8 +659,10 @@ def honouring(street: Street) -> None:
 async def test_a_purchase_is_repeated_under_its_key_until_it_answers(scenes: Scenes, sold: bool) -> None:
     async with scenes(smmcheap=CHILD) as street:
         honouring(street)
+        before = told("repetition", "placed")
         order = await lost(street, "followers", sold=sold)
         await street.settle()
+        assert told("repetition", "placed") == before + 1
         bought = await street.order(order.number)
         assert (bought.state, bought.provider) == (OrderState.PENDING, "smmcheap")
         assert len(street.purchases()) == 1
@@ -909,9 +919,12 @@ async def neighbours(street: Street, *, sold: bool = True) -> Order:
 
 
 async def test_the_one_stranger_between_our_ids_with_our_price_is_ours(scenes: Scenes) -> None:
+    ends = {"provider": "smmplus", "outcome": "placed", "evidence": "id"}
+    before = counted("aggregator_unclear_resolved_total", **ends)
     async with scenes(smmplus=RECOVER) as street:
         order = await neighbours(street)
         await street.advance(60)
+        assert counted("aggregator_unclear_resolved_total", **ends) == before + 1
         found = await street.order(order.number)
         assert found.provider_order == street.purchases()[1].order
         assert len(await evidence(street, order, "recovered")) == 1

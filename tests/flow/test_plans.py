@@ -87,6 +87,9 @@ async def a_day_of_work(street: Street) -> None:
     await street.database.read(lambda c: describe(c, "smmplus", street.clock.now()))
     await street.database.read(reports.open_by_provider)
     await street.database.read(order_store.counts)
+    await street.database.read(reports.stuck)
+    await street.database.read(reports.unclear_purchases)
+    await street.database.read(lambda c: reports.due_since(c, street.house.gateways, street.clock.now()))
     await street.database.write(lambda c: claims.void_all(c, CLAIMED))
 
 

@@ -20,6 +20,7 @@ from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.faults import FaultRule
 from aggregator.storage.database import Database
 from tests.support.flow import Street, a_street, on_sqlite, product, smm, sms
+from tests.support.metrics import counted
 
 SERVICES = {
     "followers": smm("smmplus/1", "smmcheap/1"),
@@ -60,6 +61,10 @@ async def refused(street: Street, reference: str, provider_order: str | None) ->
         await resolve(street.house, reference, provider_order=provider_order, by="ada")
     assert await street.orders() == before
     return raised.value
+
+
+def said_by_a_person(provider: str, outcome: str) -> float:
+    return counted("aggregator_unclear_resolved_total", provider=provider, outcome=outcome, evidence="person")
 
 
 # --- what a crash leaves
@@ -109,7 +114,10 @@ async def test_each_interrupted_purchase_is_found_once_and_told_once(
         await street.settle()
     states = {(await street.order(order.number)).state for order in taken}
     assert states == {OrderState.PLACING}
+    ends = {"provider": "smmplus", "outcome": "unclear"}
+    before = counted("aggregator_attempts_total", **ends)
     await street.restart()
+    assert counted("aggregator_attempts_total", **ends) == before + 3
     await street.reconcile.idle()  # its first look is over, so that nobody has one to begin
     first, second = Reconcile(street.house), Reconcile(street.house)
     found = await asyncio.gather(first.run_once(), second.run_once(), street.reconcile.run_once())
@@ -133,9 +141,11 @@ async def test_what_was_planned_and_not_begun_is_bought_after_a_restart(street: 
 
 
 async def test_an_order_declared_placed_is_followed_under_the_providers_id(street: Street) -> None:
+    before = said_by_a_person("smmplus", "placed")
     order = await unclear(street, sold=True)
     (sold,) = street.purchases()
     resolved = await resolve(street.house, str(order.number), provider_order=sold.order, by="ada")
+    assert said_by_a_person("smmplus", "placed") == before + 1
     assert (resolved.state, resolved.provider_order) == (OrderState.PENDING, sold.order)
     assert (resolved.error_type, resolved.error_detail) == (None, None)
     (row,) = await street.attempts(order.number)
@@ -187,7 +197,9 @@ async def test_of_several_numbers_only_the_declared_one_counts(street: Street) -
 async def test_an_order_declared_not_placed_goes_to_the_next_offer(street: Street) -> None:
     order = await unclear(street, "followers", sold=False)
     assert order.provider == "smmcheap"
+    before = said_by_a_person("smmcheap", "not_placed")
     resolved = await resolve(street.house, order.id, provider_order=None, by="ada")
+    assert said_by_a_person("smmcheap", "not_placed") == before + 1
     assert (resolved.state, resolved.provider, resolved.attempt) == (OrderState.ACCEPTED, None, None)
     await street.settle()
     bought = await street.order(order.number)

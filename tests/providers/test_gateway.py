@@ -705,3 +705,12 @@ async def test_every_call_is_counted_once_by_how_it_ended(make: Make, mock: Mock
         await gateway.balance()
         assert calls("counted", "balance", result) == 1
     assert timed("counted", "balance") == 3
+
+
+async def test_a_status_that_no_standard_knows_gets_no_series_of_its_own(make: Make, mock: Mock) -> None:
+    gateway = make(name="inventive")
+    for status in (420, 599, 777, 999):
+        mock.post(URL, status=status)
+        await gateway.add(FOLLOWERS)
+    assert calls("inventive", "add", "http_other") == 4
+    assert calls("inventive", "add", "http_599") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.database import Database
 from tests.support.databases import opened
+from tests.support.metrics import counted
 
 
 @pytest_asyncio.fixture
@@ -37,6 +39,46 @@ async def test_a_write_answers_with_its_result_and_every_reader_sees_it(store: D
     assert await store.read(words) == ["one"]
     async with opened(database_url) as another:
         assert await another.read(words) == ["one"]
+
+
+async def test_writes_and_the_time_of_their_commits_are_counted(store: Database) -> None:
+    written, committed = (
+        counted("aggregator_database_writes_total"),
+        counted("aggregator_database_commit_seconds_count"),
+    )
+    took = counted("aggregator_database_commit_seconds_sum")
+    await asyncio.gather(*(store.write(lambda c, n=n: note(c, str(n))) for n in range(20)))  # type: ignore[misc]
+    with pytest.raises(IntegrityError):
+        await store.write(lambda c: note(c, "1"))
+    assert counted("aggregator_database_writes_total") - written == 20
+    assert 1 <= counted("aggregator_database_commit_seconds_count") - committed <= 21
+    assert counted("aggregator_database_commit_seconds_sum") > took
+
+
+async def test_what_waits_to_be_written_is_counted_until_its_turn(store: Database) -> None:
+    """Together, because on PostgreSQL only what is gathered waits with us; the others wait for a connection."""
+    entered, go_on = threading.Event(), threading.Event()
+    idle = counted("aggregator_database_waiting_writes")
+
+    def slow(connection: Connection, items: Sequence[str]) -> Sequence[str]:
+        entered.set()
+        return [note(connection, item) for item in items]
+
+    def held(connection: Connection) -> None:
+        entered.set()
+        assert go_on.wait(10)
+
+    if store.kind == "sqlite":
+        first = asyncio.create_task(store.write(held))
+        await asyncio.to_thread(entered.wait, 10)
+    waiting = [asyncio.create_task(store.write_together(slow, str(n))) for n in range(7)]
+    await asyncio.sleep(0)
+    assert counted("aggregator_database_waiting_writes") == idle + 7
+    go_on.set()
+    await asyncio.gather(*waiting)
+    if store.kind == "sqlite":
+        await first
+    assert counted("aggregator_database_waiting_writes") == idle
 
 
 async def test_an_error_rolls_back_all_of_its_transaction_and_comes_out_as_itself(store: Database) -> None:

@@ -27,6 +27,7 @@ from aggregator.storage import outbox
 from aggregator.storage.database import Database
 from aggregator.storage.tables import deliveries, endpoints, events, idempotency_keys
 from aggregator.web.server import create_app
+from tests.support.metrics import Scrape, counted
 from tests.web.support import ADMIN, CONFIG, READER, SHOP, Doors, open_house
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -457,7 +458,11 @@ async def test_a_removed_endpoint_takes_its_deliveries_along_and_frees_its_name(
     await desk.make()
     await desk.order()
     await desk.drain()
+    sent = {"endpoint": "erp", "result": "delivered"}
+    assert counted("aggregator_deliveries_total", **sent)
     assert (await desk.call("DELETE", "/v1/webhooks/erp", key=ADMIN)).json == {"deleted": "erp"}
+    told = Scrape((await desk.get("/metrics", key=READER)).text)
+    assert not [one for one in told.samples if one.labels.get("endpoint") == "erp"], "series of a name that is gone"
     assert (await desk.get("/v1/webhooks/erp", key=READER)).status == 404
     assert (await desk.call("DELETE", "/v1/webhooks/erp", key=ADMIN)).status == 404
     await desk.order()
@@ -521,6 +526,7 @@ async def test_an_orders_events_go_to_its_callback_signed_with_its_callers_secre
 
 async def test_metrics_tell_what_waits_by_endpoint_and_callbacks_as_one(desk: Desk, clock: ManualClock) -> None:
     desk.answers.status = {"token=abcdefgh": 500, "example.com/": 500}
+    made = clock.now().timestamp()
     for number in range(3):
         await desk.order(callback_url=f"https://h{number}.example.com/")
     await desk.drain()
@@ -530,12 +536,12 @@ async def test_metrics_tell_what_waits_by_endpoint_and_callbacks_as_one(desk: De
     for line in (
         'aggregator_deliveries_waiting{endpoint="main"} 3.0',
         'aggregator_deliveries_waiting{endpoint="callbacks"} 3.0',
-        'aggregator_oldest_waiting_delivery_seconds{endpoint="main"} 4.0',
         'aggregator_deliveries_parked{endpoint="main"} 0.0',
         'aggregator_endpoint_state{endpoint="main",state="failing"} 1.0',
         'aggregator_endpoint_state{endpoint="off",state="disabled"} 1.0',
         'aggregator_callback_hosts{standing="failing"} 3.0',
-        "aggregator_oldest_undelivered_event_seconds 4.0",
     ):
         assert line in text.splitlines(), line
+    for endpoint in ("main", "callbacks"):
+        assert Scrape(text).value("aggregator_delivery_oldest_timestamp_seconds", endpoint=endpoint) == made
     assert "h1.example.com" not in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aggregator.web import health, reader
+from aggregator.web import health, metrics, reader
 from aggregator.web.auth import READERS
 from aggregator.web.operations import Route, Text
 from aggregator.web.schemas.common import Open
@@ -47,7 +47,7 @@ ROUTES: Final = (
         "GET",
         "/metrics",
         READERS,
-        health.metrics,
+        metrics.metrics,
         id="metrics",
         tag=PROBES,
         summary="What it counts",
