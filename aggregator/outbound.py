@@ -111,7 +111,7 @@ class Outbound:
         self._hooks = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent},
+            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
         )
@@ -125,7 +125,7 @@ class Outbound:
                 socket_factory=_guarded_socket(allow),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent},
+            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
         )

@@ -246,7 +246,7 @@ def show_endpoint(page: Page, one: Document) -> None:
             ("source", shown(one.get("source"))),
             ("url", shown(one.get("url"))),
             ("events", ", ".join(map(clean, one.get("events") or [])) or "-"),
-            ("services", ", ".join(map(clean, one.get("services") or [])) or "all"),
+            ("services", "-" if one.get("services") is None else ", ".join(map(clean, one["services"])) or "all"),
             *([("description", shown(one["description"]))] if one.get("description") else []),
             ("waiting", f"{shown(one.get('waiting'))}, the oldest of {when(one.get('oldest_waiting_at'))}"),
             ("parked", shown(one.get("parked"))),
@@ -258,7 +258,16 @@ def show_endpoint(page: Page, one: Document) -> None:
     )
     if one.get("state") == "disabled" and one.get("source") != "callback":
         page.line()
-        page.line(f"send again: aggregator webhooks enable {shown(one.get('name'))}", indent=2, wrap=False)
+        page.line(_remedy(one), indent=2, wrap=False)
+
+
+def _remedy(one: Document) -> str:
+    """How something is sent again to an endpoint that is switched off."""
+    if one.get("url") is None:
+        return f"put it back into the config, or remove what it has left: aggregator webhooks delete {shown(one['name'])}"
+    if one.get("since") is None:
+        return "send again: leave `enabled: false` out of the config, and start the daemon anew"
+    return f"send again: aggregator webhooks enable {shown(one['name'])}"
 
 
 def trouble(one: Document) -> str:

@@ -169,10 +169,14 @@ def refusal(address: Address, allow: Iterable[Network] = ()) -> str | None:
         return "bound to one link (a zone)"
     if _within(address, allowed):
         return None
+    if (special := _special(address)) is not None:
+        return special
     carried = _carried(address)
-    if carried is not None:
-        return refusal(carried, allowed)
-    return _special(address) or (None if address in _GLOBAL_V6 else "not public")
+    if carried is not None and (why := refusal(carried, allowed)) is not None:
+        return why
+    if address.ipv4_mapped is not None or address in _NAT64:
+        return None  # nothing but the carried address
+    return None if address in _GLOBAL_V6 else "not public"
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

@@ -116,8 +116,15 @@ class Patience:
     longest_pause_s: float
 
 
-def succeeded(health: Health, at: datetime) -> Health:
-    """After a delivery that arrived: all is well, whatever was before."""
+def succeeded(health: Health, at: datetime, took: timedelta = timedelta()) -> Health:
+    """After a delivery that arrived: all is well, whatever was before.
+
+    One that was on its way already when another failed says nothing newer than that: a pause that the endpoint asked
+    for meanwhile stays, and so does what failed.
+    """
+    last = health.last_failure_at
+    if health.failing_since is not None and last is not None and at - took < last <= at:
+        return replace(health, failing_since=last, last_success_at=at)
     return replace(health, standing="good", failures=0, failing_since=None, last_success_at=at, next_probe_at=None)
 
 

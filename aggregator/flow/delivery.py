@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -121,7 +121,8 @@ class Delivery:
         """Take over what an earlier run has left; the first `run_once` does it if nobody did before."""
         configured = {hook.name: hook.enabled for hook in self._house.endpoints.configured.values()}
         now = self._house.clock.now()
-        await self._house.database.write(partial(endpoints.prepare, configured=configured, now=now))
+        callers = list(self._house.endpoints.callers)
+        await self._house.database.write(partial(endpoints.prepare, configured=configured, callers=callers, now=now))
         self._prepared = True
 
     async def run_once(self) -> int:
@@ -147,21 +148,37 @@ class Delivery:
             lane.waiting.append(delivery)
         if lane.senders < target.places + (target.urgent_places if urgent else 0):
             lane.senders += 1
-            task = asyncio.create_task(self._send_waiting(target, lane), name=f"delivery:{target.name}")
+            task = asyncio.create_task(self._send_waiting(target.name, lane), name=f"delivery:{target.name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _send_waiting(self, target: Target, lane: _Lane) -> None:
-        """Send what is claimed for an endpoint, one after the other; so many at once as it has places."""
+    async def _send_waiting(self, name: str, lane: _Lane) -> None:
+        """Send what is claimed for an endpoint, one after the other; so many at once as it has places.
+
+        Each goes by what the endpoint is at that moment: its URL, its secrets, or that it is gone or switched off.
+        """
+        guarded = True
         try:
             while lane.waiting and not self._stopping:
+                target = self._house.endpoints.target(name)
+                if target is None:
+                    self._leave(lane)
+                    return
+                guarded = target.guarded
                 await self._deliver(target, lane.waiting.popleft())
                 if lane.senders > target.places:
                     return  # an urgent one's place; there are others for the rest
         finally:
             lane.senders -= 1
-            if not lane.senders and not lane.waiting and (target.guarded or lane.took_s is None):
-                self._lanes.pop(target.name, None)
+            if not lane.senders and not lane.waiting and (guarded or lane.took_s is None):
+                self._lanes.pop(name, None)
+
+    def _leave(self, lane: _Lane) -> None:
+        """What is claimed for an endpoint and better not sent now is given back."""
+        self._unsent += lane.waiting
+        lane.waiting.clear()
+        if not self._stopping:
+            self._house.wakeups.wake(self.name)
 
     async def _cycle(self) -> list[_Claimed]:
         """What has ended is recorded, and what is due is claimed, by one write; nothing to do writes nothing."""
@@ -174,8 +191,12 @@ class Delivery:
         held = {number: place for number, place in self._claimed.items() if number not in over}
 
         def write(connection: Connection) -> tuple[Recorded, list[_Claimed]]:
+            # All of them at once and in one order, as who gives events their positions does: or both would wait.
+            ended = {result.delivery.endpoint for result in results} | {delivery.endpoint for delivery in unsent}
+            rooms = self._rooms(connection, held, now)
+            names = endpoints.lock_all(connection, ended | {room.row["name"] for room in rooms})
             recorded = self._record(connection, results, unsent, now)
-            return recorded, self._claim(connection, held, now)
+            return recorded, self._claim(connection, held, now, names)
 
         recorded, claimed = await self._house.database.write(write)
         self._recorded(results, unsent, recorded)
@@ -232,17 +253,19 @@ class Delivery:
             self._claimed.pop(delivery.id, None)
         for name in recorded.left_alone:
             lane = self._lanes.get(name)
-            if lane is not None and lane.waiting:  # claimed ahead, and better not sent now
-                self._unsent += lane.waiting
-                lane.waiting.clear()
+            if lane is not None and lane.waiting:  # claimed ahead
+                self._leave(lane)
         _note(recorded)
         if recorded.told:
             self._house.wakeups.wake("sequencing")
 
     # --- who is next; in the database's thread
 
-    def _claim(self, connection: Connection, held: dict[int, _Place], now: datetime) -> list[_Claimed]:
-        rooms = self._rooms(connection, held, now)
+    def _claim(
+        self, connection: Connection, held: dict[int, _Place], now: datetime, names: Container[str]
+    ) -> list[_Claimed]:
+        """Only at endpoints of these names; the next round looks at what came due since."""
+        rooms = [room for room in self._rooms(connection, held, now) if room.row["name"] in names]
         if not rooms:
             return []
         token, claimed = claims.new_token(), list[_Claimed]()
@@ -253,8 +276,8 @@ class Delivery:
             row = locked.get(name)
             if row is None or not row["enabled"]:
                 continue
-            # What is claimed ahead waits for one try before its own.
-            lease_s = 2 * target.timeout_s + LEASE_MARGIN_S
+            # What is claimed ahead waits for the tries before its own.
+            lease_s = (AHEAD + 1) * target.timeout_s + LEASE_MARGIN_S
             found = deliveries.claim_deliveries(
                 connection,
                 name,
@@ -285,7 +308,7 @@ class Delivery:
                 continue
             probed = row["failures"] >= target.patience.failures
             places = (1 if probed else self._ahead(target)) - busy[row["name"]]
-            if places > (0 if probed else -target.urgent_places):
+            if places > -target.urgent_places:
                 rooms.append(_Room(row, target, places))
         rooms.extend(self._callback_rooms(connection, list(held.values()), busy, now))
         return rooms

@@ -6,6 +6,7 @@ of the config wins. Callers' callbacks are endpoints as well, one for each calle
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,10 @@ class Endpoints:
         self._keys: dict[str, KeySettings] = {}
         self._allow: Sequence[Network] = ()
         self._targets: dict[str, Target] = {}
+        self._off: set[str] = set()
+        """Those that somebody has switched off in this run; the database knows of the others."""
+        self.telling = asyncio.Lock()
+        """Held by whoever reads what was committed and takes it over: the last one has read the newest."""
 
     def configure(self, settings: Settings) -> None:
         """Take the config's endpoints, and the callers who may have callbacks."""
@@ -99,6 +104,10 @@ class Endpoints:
     def drop(self, name: str) -> None:
         self._made.pop(name, None)
         self._changed()
+
+    def switch(self, name: str, on: bool) -> None:
+        """Nothing more is sent there, or again."""
+        (self._off.discard if on else self._off.add)(name)
 
     def _changed(self) -> None:
         self._hooks = {**self._made, **self._configured}
@@ -140,7 +149,9 @@ class Endpoints:
             return None
 
     def target(self, name: str) -> Target | None:
-        """How to send to an endpoint; None when it is not there any more."""
+        """How to send to an endpoint; None when it is not there any more, or was switched off."""
+        if name in self._off:
+            return None
         known = self._targets.get(name)
         if known is not None:
             return known

@@ -119,9 +119,9 @@ class _Endpoint:
         """One success ends an outage: all that waits is due. An event that fails alone while others arrive must not be
         sent again with each of them, so after a short outage only what first failed in it is due."""
         since = self._health.failing_since
-        self._health = webhooks.succeeded(self._health, result.at)
+        self._health = webhooks.succeeded(self._health, result.at, timedelta(milliseconds=result.ms))
         self._end(result, "delivered")
-        if since is None:
+        if since is None or self._health.failing_since is not None:
             return
         self._flush()  # what failed in this outage waits as well
         held_from = None

@@ -132,9 +132,12 @@ def shift_all(connection: Connection, tables: Sequence[Table], by: timedelta) ->
     return moved
 
 
+_MOMENTS: Final = frozenset({"claimed_until", "hold_until", "give_up_at", "failing_since", "last_failure_at"})
+
+
 def is_deadline(column: Column[Any]) -> bool:
-    """Whether a column holds a moment that somebody waits for."""
-    return column.name.startswith("next_") or column.name in ("claimed_until", "hold_until", "give_up_at")
+    """Whether a column holds a moment that somebody waits for, or from which a time is counted."""
+    return column.name.startswith("next_") or column.name in _MOMENTS
 
 
 def void_all(connection: Connection, tables: Sequence[Table]) -> int:

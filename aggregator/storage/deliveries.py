@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -418,8 +418,13 @@ def log_page(
     return list(connection.execute(query).mappings())
 
 
+_FIRST_DAY: Final = datetime(1970, 1, 2, tzinfo=UTC)
+"""Before it ids have no time, and there are no events."""
+
+
 def first_seq(connection: Connection, since: datetime) -> int:
     """A row of `events` before which nothing happened since then: their ids begin with the time (domain.ids)."""
+    since = max(since, _FIRST_DAY)
     early = since - timedelta(minutes=10)  # who commits late has an older id than its neighbours
     query = select(events.c.seq).where(events.c.id >= first_id("evt", early)).order_by(events.c.id).limit(1)
     found: int | None = connection.execute(query).scalar()

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.storage import claims
 from aggregator.storage.tables import deliveries, endpoints, replays
@@ -75,6 +76,14 @@ def lock(connection: Connection, names: Iterable[str]) -> dict[str, RowMapping]:
     return {row["name"]: row for row in connection.execute(_LOCKED, {"names": sorted(set(names))}).mappings()}
 
 
+def lock_all(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Lock these in the order of their names, where there are several writers; their names."""
+    wanted = set(names)
+    if wanted and connection.dialect.name != "sqlite":
+        lock(connection, wanted)
+    return wanted
+
+
 def lock_again(connection: Connection, rows: Sequence[RowMapping]) -> dict[str, RowMapping]:
     """The same for rows that were just read; where there is one writer alone they are as good as locked."""
     if connection.dialect.name == "sqlite":
@@ -124,40 +133,51 @@ def set_next(connection: Connection, name: str, next_at: datetime | None) -> Non
     connection.execute(_SET_NEXT, {"of_name": name, "new_next_at": next_at})
 
 
-def prepare(connection: Connection, configured: Mapping[str, bool], now: datetime) -> None:
-    """At a start: the operator's endpoints are those of the config (name, whether enabled there) and those made by API;
-    all that is enabled is looked at."""
+def prepare(connection: Connection, configured: Mapping[str, bool], callers: Iterable[str], now: datetime) -> None:
+    """At a start: the operator's endpoints are those of the config (name, whether enabled there) and those made by API,
+    callbacks those of `callers`; all that is enabled is looked at, or when its pause is over."""
+    _forget_the_rest(connection, now)
     rows = ensure(connection, configured, now)
     for name, enabled in configured.items():
         save(connection, name, deleted_at=None, **_switched(rows[name], enabled, now))
     mine = select(endpoints).where(_T.owner == "", _T.name.not_in(list(configured)))
     for row in connection.execute(mine).mappings().all():
         save(connection, row["name"], **_switched(row, row["settings"] is not None, now))
-    connection.execute(update(endpoints).where(_T.owner != "", _T.next_at.is_not(None)).values(next_at=now))
+    theirs, heard = _T.owner != "", _T.owner.in_(list(callers))
+    # Without a secret nothing can be signed: what waits is kept as for an endpoint that is switched off.
+    connection.execute(update(endpoints).where(theirs, ~heard, _T.enabled).values(enabled=False, next_at=None))
+    again = update(endpoints).where(theirs, heard, or_(_T.next_at.is_not(None), ~_T.enabled))
+    connection.execute(again.values(enabled=True, next_at=_FREE_AT), {"now": now})
+
+
+def _forget_the_rest(connection: Connection, now: datetime) -> None:
+    """The time since an endpoint last failed is no time in which it failed: nobody asked it."""
+    query = select(_T.name, _T.failing_since, _T.last_failure_at).where(_T.failing_since.is_not(None))
+    for name, since, last in connection.execute(query).all():
+        if last is not None and since <= last <= now:
+            save(connection, name, failing_since=now - (last - since))
 
 
 def _switched(row: RowMapping, wanted: bool, now: datetime) -> dict[str, object]:
     enabled = wanted and row["disabled_at"] is None and (row["deleted_at"] is None or row["settings"] is None)
-    return {"enabled": enabled, "next_at": now if enabled else None}
+    pause = row["next_probe_at"]
+    return {"enabled": enabled, "next_at": (pause if pause is not None and pause > now else now) if enabled else None}
 
 
 def create(
     connection: Connection, name: str, settings: Mapping[str, object], secrets: bytes, now: datetime
 ) -> RowMapping | None:
     """A new endpoint by API; None when the name is taken, be it by one that is still being removed."""
-    if find(connection, name, deleted=True) is not None:
-        return None
-    connection.execute(
-        insert(endpoints).values(name=name, settings=settings, secrets=secrets, created_at=now, updated_at=now)
-    )
-    return find(connection, name)
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    values = {"name": name, "settings": settings, "secrets": secrets, "created_at": now, "updated_at": now}
+    made = dialect.insert(endpoints).values(**values).on_conflict_do_nothing(index_elements=["name"])
+    return find(connection, name) if connection.execute(made).rowcount else None
 
 
-def find(connection: Connection, name: str, *, deleted: bool = False) -> RowMapping | None:
-    query = select(endpoints).where(_T.name == name)
-    if not deleted:
-        query = query.where(_T.deleted_at.is_(None))
-    return connection.execute(query).mappings().one_or_none()
+def find(connection: Connection, name: str, *, lock: bool = False) -> RowMapping | None:
+    """The endpoint of this name that is not deleted; `lock`: nobody else changes it before we commit."""
+    query = select(endpoints).where(_T.name == name, _T.deleted_at.is_(None))
+    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
 
 
 def made_by_api(connection: Connection) -> list[RowMapping]:

@@ -111,7 +111,10 @@ def step(connection: Connection, now: datetime, wanted: Callable[[str], Wanted])
     """One step of every endpoint's first replay; empty when there is none."""
     firsts = select(func.min(replays.c.id)).group_by(replays.c.endpoint).scalar_subquery()
     found = connection.execute(select(replays).where(replays.c.id.in_(firsts)).order_by(replays.c.id).with_for_update())
-    return [_step(connection, row, now, wanted) for row in found.mappings().all()]
+    waiting = found.mappings().all()
+    # In one order, or two who lock several would wait for each other.
+    endpoints.ensure(connection, sorted({row["endpoint"] for row in waiting}), now)
+    return [_step(connection, row, now, wanted) for row in waiting]
 
 
 def _step(connection: Connection, row: RowMapping, now: datetime, wanted: Callable[[str], Wanted]) -> Step:

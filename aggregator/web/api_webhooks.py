@@ -67,10 +67,10 @@ def _missing() -> Problem:
     return Problem(ProblemKind.NOT_FOUND, "there is no endpoint of this name")
 
 
-def _found(connection: Connection, request: web.Request) -> RowMapping:
-    """The endpoint that the path names; Problem 404."""
+def _found(connection: Connection, request: web.Request, *, lock: bool = False) -> RowMapping:
+    """The endpoint that the path names; Problem 404. `lock`: it is going to be changed."""
     name = request.match_info["webhook"]
-    row = endpoints.find(connection, name) if name.isprintable() and len(name) <= 140 else None
+    row = endpoints.find(connection, name, lock=lock) if name.isprintable() and len(name) <= 140 else None
     if row is None:
         raise _missing()
     return row
@@ -180,7 +180,7 @@ async def create(request: web.Request, caller: Caller) -> web.Response:
             return row, secret
 
         await recording.database.write(write)
-        house.endpoints.put(hook)
+        await _tell(house, hook.name)
         log.info("webhook_made", endpoint=hook.name, caller=caller.name)
 
     def render(connection: Connection, made: tuple[RowMapping, str]) -> Answer:
@@ -207,7 +207,7 @@ async def change(request: web.Request, caller: Caller) -> web.Response:
         now = house.clock.now()
 
         def write(connection: Connection) -> RowMapping:
-            row = _found(connection, request)
+            row = _found(connection, request, lock=True)
             _operators(row)
             if fields:
                 hook = _changed(_own(house, row), fields)
@@ -217,7 +217,7 @@ async def change(request: web.Request, caller: Caller) -> web.Response:
             return _found(connection, request)
 
         row = await recording.database.write(write)
-        _tell(house, row)
+        await _tell(house, row["name"])
         log.info("webhook_changed", endpoint=request.match_info["webhook"], caller=caller.name)
         house.wakeups.wake("delivery")
 
@@ -240,7 +240,7 @@ async def remove(request: web.Request, caller: Caller) -> web.Response:
         now = house.clock.now()
 
         def write(connection: Connection) -> str:
-            row = _found(connection, request)
+            row = _found(connection, request, lock=True)
             _operators(row)
             if row["name"] in house.endpoints.configured:
                 detail = "the endpoint is in the config file; remove it there, and start the daemon anew"
@@ -249,7 +249,7 @@ async def remove(request: web.Request, caller: Caller) -> web.Response:
             return str(row["name"])
 
         name = await recording.database.write(write)
-        house.endpoints.drop(name)
+        await _tell(house, name)
         forget(name)
         log.info("webhook_removed", endpoint=name, caller=caller.name)
         house.wakeups.wake("retention")
@@ -276,11 +276,12 @@ async def _set_enabled(request: web.Request, caller: Caller, wanted_on: bool) ->
         now = house.clock.now()
 
         def write(connection: Connection) -> RowMapping:
-            row = _found(connection, request)
+            row = _found(connection, request, lock=True)
             _switch(connection, house, row, wanted_on, caller, now)
             return _found(connection, request)
 
         row = await recording.database.write(write)
+        await _tell(house, row["name"])
         log.info("webhook_enabled" if wanted_on else "webhook_switched_off", endpoint=row["name"], caller=caller.name)
         house.wakeups.wake("delivery", "replaying")
 
@@ -327,15 +328,16 @@ async def rotate(request: web.Request, caller: Caller) -> web.Response:
         services.redact(secret)
 
         def write(connection: Connection) -> tuple[RowMapping, str]:
-            row = _found(connection, request)
+            row = _found(connection, request, lock=True)
             hook = _own(house, row)
             old = [
                 {"value": one.value, "until": min(one.until or until, until)}
                 for one in hook.secrets_at(now)
                 if one.value.reveal() != secret
             ]
-            if len(old) >= MAX_SECRETS:
-                detail = f"{MAX_SECRETS} secrets are good still, which is the most; wait until one has ended"
+            most = MAX_SECRETS if wish.until is None else 4 * MAX_SECRETS
+            if len(old) >= most:
+                detail = f"{most} secrets are good still, which is the most; say `until` to end them, or wait for one"
                 raise Problem(ProblemKind.CONFLICT, detail)
             entries = [{"value": secret}, *old]
             hook = WebhookSettings.model_validate({"name": hook.name, "secret": entries, **stored(hook)})
@@ -343,7 +345,7 @@ async def rotate(request: web.Request, caller: Caller) -> web.Response:
             return _found(connection, request), secret
 
         row, _ = await recording.database.write(write)
-        _tell(house, row)
+        await _tell(house, row["name"])
         log.info("webhook_secret_changed", endpoint=request.match_info["webhook"], caller=caller.name)
 
     def render(connection: Connection, made: tuple[RowMapping, str]) -> Answer:
@@ -363,7 +365,7 @@ async def test(request: web.Request, caller: Caller) -> web.Response:
         now = house.clock.now()
 
         def write(connection: Connection) -> str:
-            row = _found(connection, request)
+            row = _found(connection, request, lock=True)
             _operators(row)
             _listening(row)
             draft = Draft("webhook.test", {"endpoint": row["name"], "asked_by": caller.name})
@@ -384,10 +386,17 @@ async def replay(request: web.Request, caller: Caller) -> web.Response:
         ask = _asked(read(ReplayRequest, body))
         now = house.clock.now()
 
-        def write(connection: Connection) -> int:
+        def look(connection: Connection) -> _Write:
             row = _found(connection, request)
             _listening(row)
-            return ask(connection, house, row["name"], now)
+            return ask(connection, house, row["name"])
+
+        wish_for = await recording.database.read(look)
+
+        def write(connection: Connection) -> int:
+            row = _found(connection, request, lock=True)
+            _listening(row)
+            return wish_for(connection, row["name"], now)
 
         count = await recording.database.write(write)
         log.info("replay_asked", endpoint=request.match_info["webhook"], deliveries=count, caller=caller.name)
@@ -396,7 +405,9 @@ async def replay(request: web.Request, caller: Caller) -> web.Response:
     return await once(request, house, caller.name, body, work, lambda _, n: Answer(202, dumps({"deliveries": n})))
 
 
-_Ask = Callable[[Connection, House, str, datetime], int]
+_Write = Callable[[Connection, str, datetime], int]
+_Ask = Callable[[Connection, House, str], _Write]
+"""What a replay is of: looked at in a read, which may take long, and wished for by a small write."""
 
 
 def _asked(wish: ReplayRequest) -> _Ask:
@@ -412,48 +423,44 @@ def _asked(wish: ReplayRequest) -> _Ask:
     if wish.parked is not None:
         if not wish.parked:
             raise invalid("must be true", "parked")
-        return lambda connection, _, name, now: replays.ask_parked(connection, name, now)
+        return lambda *_: replays.ask_parked
     if wish.from_ is None or wish.to is None:
         raise invalid("is required: a range has both ends", "from" if wish.from_ is None else "to")
     if wish.to < wish.from_:
         raise invalid("must not be less than from", "to")
     first, last = wish.from_, wish.to
-    return lambda connection, house, name, now: _range(connection, house, name, now, first - 1, last, None)
+    return lambda connection, house, name: _range(connection, house, name, first - 1, last, None)
 
 
 def _one_event(event_id: str) -> _Ask:
-    def ask(connection: Connection, _: House, name: str, now: datetime) -> int:
+    def write(connection: Connection, name: str, now: datetime) -> int:
         if not replays.event(connection, name, event_id, now):
             raise invalid("there is no such event, or it has no position yet", "event")
         return 1
 
-    return ask
+    return lambda *_: write
 
 
 def _since(since: datetime) -> _Ask:
-    def ask(connection: Connection, house: House, name: str, now: datetime) -> int:
+    def ask(connection: Connection, house: House, name: str) -> _Write:
         first = replays.position_at(connection, since)
-        return _range(connection, house, name, now, first - 1, reports.feed_head(connection), since)
+        return _range(connection, house, name, first - 1, reports.feed_head(connection), since)
 
     return ask
 
 
-def _range(
-    connection: Connection,
-    house: House,
-    name: str,
-    now: datetime,
-    after: int,
-    until: int,
-    since: datetime | None,
-) -> int:
+def _range(connection: Connection, house: House, name: str, after: int, until: int, since: datetime | None) -> _Write:
     until = min(until, reports.feed_head(connection))
     if until - after > MAX_REPLAY:
         raise invalid(f"would be more than {MAX_REPLAY} events; ask for them in parts", "since" if since else "to")
     count = replays.count_events(connection, after=after, until=until, since=since, wanted=wanted(house, name))
-    if count:
-        replays.ask_events(connection, name, now, after=after, until=until, since=since)
-    return count
+
+    def write(connection: Connection, name: str, now: datetime) -> int:
+        if count:
+            replays.ask_events(connection, name, now, after=after, until=until, since=since)
+        return count
+
+    return write
 
 
 async def list_deliveries(request: web.Request, caller: Caller) -> web.Response:
@@ -492,10 +499,15 @@ def _answer(house: House, connection: Connection, row: RowMapping) -> Answer:
     return Answer(200, dumps(_document(house, connection, row)))
 
 
-def _tell(house: House, row: RowMapping) -> None:
-    """The stages go by what was just committed."""
-    if row["settings"] is not None:
-        house.endpoints.put(from_row(row, house.sealer))
+async def _tell(house: House, name: str) -> None:
+    """The stages go by what is committed now. Read anew: another request may have changed it since."""
+    async with house.endpoints.telling:
+        row = await house.database.read(lambda c: endpoints.find(c, name))
+        if row is None or row["settings"] is None:
+            house.endpoints.drop(name)
+        else:
+            house.endpoints.put(from_row(row, house.sealer))
+        house.endpoints.switch(name, row is None or row["enabled"])
 
 
 def _check_services(house: House, names: tuple[str, ...]) -> None:

@@ -19,22 +19,27 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Connection, RowMapping, insert, select, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from aggregator.config import WebhookSettings
 from aggregator.domain.clock import ManualClock, rfc3339
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, new_id
+from aggregator.domain.webhooks import headers
 from aggregator.flow import delivery as delivery_module
 from aggregator.flow.base import House
-from aggregator.flow.delivery import LEASE_MARGIN_S, Delivery
-from aggregator.flow.endpoints import AT_ONCE
+from aggregator.flow.delivery import AHEAD, LEASE_MARGIN_S, Delivery
+from aggregator.flow.endpoints import _PATIENT, AT_ONCE
 from aggregator.flow.replaying import Replaying
 from aggregator.flow.sequencing import BATCH, Sequencing
 from aggregator.outbound import Outbound
 from aggregator.storage import claims, outbox
+from aggregator.storage import deliveries as store
 from aggregator.storage import endpoints as endpoint_store
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
 from aggregator.storage.tables import deliveries, events
+from aggregator.storage.tables import endpoints as endpoints_table
+from tests.support import rows
 from tests.support.examples import an_order
 from tests.support.house import make_house
 
@@ -740,7 +745,7 @@ async def test_a_claim_that_was_lost_writes_nothing(make_line: MakeLine, receive
     await line.tick()
     (row,) = await line.rows()
     assert (row.state, row.tries, row.claim_token) == ("pending", 0, "another")
-    line.clock.advance(2 * 15 + LEASE_MARGIN_S - 0.001)
+    line.clock.advance((AHEAD + 1) * 15 + LEASE_MARGIN_S - 0.001)
     assert await line.tick() == 0
     receiver.answer = None
     line.clock.advance(1)
@@ -879,3 +884,190 @@ async def test_an_event_already_fanned_out_is_refused_by_the_table(make_line: Ma
     values = {name: getattr(row, name) for name in ("event_seq", "endpoint", "lane", "state", "next_at", "created_at")}
     with pytest.raises(Exception, match=r"(?i)unique"):
         await line.house.database.write(lambda connection: connection.execute(insert(deliveries).values(values)))
+
+
+# --- an endpoint that changes, asks for time, or was not asked
+
+
+async def test_what_waits_goes_by_the_endpoint_as_it_is_when_it_is_sent(
+    make_line: MakeLine, receiver: Receiver, other: Receiver
+) -> None:
+    """A backlog was once sent to the URL, and signed with the secrets, that the endpoint had when it began."""
+    line = make_line(hook("shop", receiver.url))
+    await line.order()
+    await line.drain()  # it is quick, and claimed for ahead from now on
+    receiver.heard.clear()
+    for _ in range(3 * AT_ONCE):
+        await line.order()
+    moved = WebhookSettings.model_validate(hook("shop", other.url, secret=SECRETS[1]))
+
+    async def move(_: Heard) -> web.Response:
+        line.house.endpoints._configured["shop"] = moved
+        line.house.endpoints._changed()
+        return web.Response()
+
+    receiver.answer = move
+    await line.drain()
+    assert len(receiver.heard) + len(other.heard) == 3 * AT_ONCE
+    assert len(receiver.heard) <= AT_ONCE
+    # The published verifier takes today's timestamps alone.
+    keys = [secret.signing_bytes for secret in moved.secrets_at(line.clock.now())]
+    for heard in other.heard:
+        at = datetime.fromtimestamp(int(heard.headers["webhook-timestamp"]), UTC)
+        assert heard.headers["webhook-signature"] == headers(heard.id, at, heard.body, keys)["webhook-signature"]
+
+
+async def test_nothing_goes_on_to_an_endpoint_that_was_switched_off(make_line: MakeLine, receiver: Receiver) -> None:
+    line = make_line(hook("shop", receiver.url))
+    await line.order()
+    await line.drain()
+    receiver.heard.clear()
+    for _ in range(3 * AT_ONCE):
+        await line.order()
+
+    async def switch_off(_: Heard) -> web.Response:
+        now = line.clock.now()
+        await line.house.database.write(lambda c: endpoint_store.disable(c, "shop", now, "by a person"))
+        line.house.endpoints.switch("shop", False)
+        return web.Response()
+
+    receiver.answer = switch_off
+    await line.drain()
+    assert len(receiver.heard) <= AT_ONCE
+    assert (await line.states()).count("pending") == 3 * AT_ONCE - len(receiver.heard)
+    receiver.answer = None
+    now = line.clock.now()
+    await line.house.database.write(lambda c: endpoint_store.enable(c, "shop", now))
+    line.house.endpoints.switch("shop", True)
+    await line.drain()
+    assert set(await line.states()) == {"delivered"}
+
+
+async def test_a_success_that_was_on_its_way_before_does_not_end_the_pause_that_was_asked_for(
+    make_line: MakeLine, receiver: Receiver
+) -> None:
+    line = make_line(hook("shop", receiver.url))
+    refused = asyncio.Event()
+
+    async def one_is_slow(heard: Heard) -> web.Response:
+        if len(receiver.heard) == 1:
+            await refused.wait()
+            line.clock.advance(0.4)
+            return web.Response()
+        line.clock.advance(0.1)
+        if len(receiver.heard) == 3:
+            refused.set()
+        return web.Response(status=429, headers={"Retry-After": "20"})
+
+    receiver.answer = one_is_slow
+    for _ in range(3):
+        await line.order()
+    await line.tick()
+    assert sorted(await line.states()) == ["delivered", "pending", "pending"]
+    receiver.answer = None
+    line.clock.advance(15)
+    assert await line.drain() == 0, "it asked for twenty seconds"
+    line.clock.advance(6)
+    assert await line.drain() == 2
+    assert (await line.endpoint())["standing"] == "good"
+
+
+async def test_a_pause_that_was_asked_for_outlives_a_restart(make_line: MakeLine, receiver: Receiver) -> None:
+    line = make_line(hook("shop", receiver.url))
+
+    async def busy(_: Heard) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": "120"})
+
+    receiver.answer = busy
+    await line.order()
+    await line.tick()
+    await line.order()
+    again = make_line(hook("shop", receiver.url))
+    again.clock.advance(60)
+    assert await again.drain() == 0
+    receiver.answer = None
+    again.clock.advance(61)
+    assert await again.drain() == 2
+
+
+async def test_the_time_in_which_nobody_asked_is_no_time_of_failure(make_line: MakeLine, receiver: Receiver) -> None:
+    """A daemon that was off for a week, or a clock that was put forward, has not seen it fail for that long."""
+    line = make_line(hook("shop", receiver.url, disable_after_days=5))
+    receiver.status = 500
+    await line.order()
+    await line.tick()
+    line.clock.advance(6 * 86_400)
+    again = make_line(hook("shop", receiver.url, disable_after_days=5))
+    await again.tick()
+    row = await again.endpoint()
+    assert (row["enabled"], row["failures"]) == (True, 2)
+    assert "webhook.disabled" not in [event.type for event in await again.events()]
+    # A clock that jumps takes along since when it fails.
+    tables = [endpoints_table]
+    by = timedelta(days=6)
+    await again.house.database.write(lambda c: claims.shift_once(c, tables=tables, by=by, key=7))
+    assert (await again.endpoint())["failing_since"] - row["failing_since"] == by
+
+
+async def test_a_code_does_not_wait_for_a_probe_that_hangs(make_line: MakeLine, receiver: Receiver) -> None:
+    line = make_line(hook("shop", receiver.url))
+    receiver.status = 500
+    for _ in range(_PATIENT.failures):
+        await line.order()
+    await line.tick()
+    line.clock.advance(3600)
+    receiver.status = 200
+    code_came = asyncio.Event()
+
+    async def hangs_but_for_codes(heard: Heard) -> web.Response:
+        if b'"sms.code"' in heard.body:
+            code_came.set()
+        else:
+            async with asyncio.timeout(20):
+                await code_came.wait()
+        return web.Response()
+
+    receiver.answer = hangs_but_for_codes
+    assert await line.delivery.run_once() == 1, "one probe"
+    number = await line.order()
+    await line.happens(number, codes())
+    await line.sequencing.run_once()
+    assert await line.delivery.run_once() == 1
+    async with asyncio.timeout(20):
+        await code_came.wait()
+    await line.delivery.idle()
+    receiver.answer = None
+    await line.drain()
+    assert set(await line.states()) == {"delivered"}
+
+
+async def test_callbacks_of_a_caller_without_a_secret_do_not_stay_for_ever(
+    make_line: MakeLine, sqlite_database: Database, clock: ManualClock
+) -> None:
+    name = "shop@gone.example:443"
+
+    def write(connection: Connection) -> None:
+        rows.accept(connection)
+        rows.sequence(connection, name)
+
+    await sqlite_database.write(write)
+
+    async def prepared(*callers: str) -> Any:
+        await sqlite_database.write(lambda c: endpoint_store.prepare(c, {}, callers, clock.now()))
+        return await sqlite_database.read(lambda c: endpoint_store.find(c, name))
+
+    assert (await prepared("shop"))["enabled"]
+    row = await prepared()
+    assert (row["enabled"], row["next_at"]) == (False, None)
+    before = clock.now() + timedelta(days=1)
+    old, _ = await sqlite_database.read(lambda c: store.look_for_old(c, 0, before, 10))
+    assert len(old) == 1
+    row = await prepared("shop")
+    assert (row["enabled"], row["next_at"]) == (True, clock.now())
+
+
+async def test_an_answer_is_asked_for_as_it_is(make_line: MakeLine, receiver: Receiver) -> None:
+    line = make_line(hook("shop", receiver.url))
+    await line.order()
+    await line.tick()
+    assert receiver.heard[0].headers["accept-encoding"] == "identity"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from aggregator.flow.retention import Retention
 from aggregator.flow.sequencing import Sequencing
 from aggregator.outbound import Delivered
 from aggregator.storage import endpoints as store
-from aggregator.storage import outbox
+from aggregator.storage import outbox, replays
 from aggregator.storage.database import Database
 from aggregator.storage.tables import deliveries, endpoints, events, idempotency_keys
 from aggregator.web.server import create_app
@@ -545,3 +546,96 @@ async def test_metrics_tell_what_waits_by_endpoint_and_callbacks_as_one(desk: De
     for endpoint in ("main", "callbacks"):
         assert Scrape(text).value("aggregator_delivery_oldest_timestamp_seconds", endpoint=endpoint) == made
     assert "h1.example.com" not in text
+
+
+# --- several at once, and long looks
+
+
+async def test_secrets_that_were_shown_all_sign(desk: Desk) -> None:
+    await desk.make()
+    shown = await asyncio.gather(*(desk.ask("erp/secret", {}) for _ in range(4)))
+    await desk.ask("erp/test", {}, status=202)
+    await desk.drain()
+    (_, sent, _) = desk.answers.sent[-1]
+    hook = desk.house.endpoints.hooks["erp"]
+    assert {one["secret"] for one in shown} <= {one.value.reveal() for one in hook.secret}
+    assert len(sent["webhook-signature"].split()) == 5
+
+
+async def test_changes_at_once_are_all_kept(desk: Desk) -> None:
+    await desk.make()
+    changes: list[dict[str, Any]] = [
+        *({"description": "for the books"}, {"timeout_s": 7}, {"order_hold_s": 60}),
+        {"url": "https://erp.example.com/new"},
+    ]
+    await asyncio.gather(*(patched(desk, "erp", change) for change in changes))
+    shown = await desk.show("erp")
+    for change in changes:
+        assert shown | change == shown
+    hook = desk.house.endpoints.hooks["erp"]
+    assert (hook.description, hook.timeout_s, hook.order_hold_s) == ("for the books", 7, 60)
+
+
+async def patched(desk: Desk, name: str, change: dict[str, Any]) -> None:
+    reply = await desk.call("PATCH", f"/v1/webhooks/{name}", change, key=ADMIN)
+    assert reply.status == 200, reply.text
+
+
+async def test_a_name_is_given_once(desk: Desk) -> None:
+    replies = await asyncio.gather(*(desk.post("/v1/webhooks", MADE, key=ADMIN) for _ in range(4)))
+    assert sorted(reply.status for reply in replies) == [201, 409, 409, 409]
+
+
+async def test_what_was_deleted_stays_deleted_whatever_was_changed_beside_it(desk: Desk) -> None:
+    for _ in range(5):
+        await desk.make()
+        changing = desk.call("PATCH", "/v1/webhooks/erp", {"description": "again"}, key=ADMIN)
+        gone, _ = await asyncio.gather(desk.call("DELETE", "/v1/webhooks/erp", key=ADMIN), changing)
+        assert gone.status == 200, gone.text
+        assert "erp" not in desk.house.endpoints.hooks
+        while await desk.house.database.read(store.some_deleted):
+            await desk.write(store.remove_some, "erp")
+
+
+async def test_a_time_before_all_times_is_no_mistake_of_ours(desk: Desk) -> None:
+    await desk.make()
+    early = "0001-01-01T00:00:00Z"
+    assert await desk.log("erp", f"?since={early}") == []
+    assert (await desk.ask("erp/replay", {"since": early}, status=202))["deliveries"] >= 0
+
+
+async def test_secrets_without_number_are_ended_by_a_rotation_that_says_when(desk: Desk, clock: ManualClock) -> None:
+    await desk.make()
+    for _ in range(4):
+        await desk.ask("erp/secret", {})
+    await desk.ask("erp/secret", {}, status=409)
+    await desk.ask("erp/secret", {"until": rfc3339(clock.now() + timedelta(seconds=2))})
+    clock.advance(3)
+    await desk.ask("erp/test", {}, status=202)
+    await desk.drain()
+    (_, sent, _) = desk.answers.sent[-1]
+    assert len(sent["webhook-signature"].split()) == 1
+
+
+async def test_a_replay_is_counted_before_it_is_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting hundreds of thousands of events once held SQLite's only writer for ten seconds."""
+    await desk.make()
+    at_work: list[str] = []
+    real = desk.house.database.write
+
+    async def write(work: Any) -> Any:
+        at_work.append("write")
+        try:
+            return await real(work)
+        finally:
+            at_work.pop()
+
+    counts = replays.count_events
+
+    def count(*args: Any, **values: Any) -> int:
+        assert not at_work
+        return counts(*args, **values)
+
+    monkeypatch.setattr(desk.house.database, "write", write)
+    monkeypatch.setattr(replays, "count_events", count)
+    await desk.ask("erp/replay", {"since": "2020-01-01T00:00:00Z"}, status=202)
