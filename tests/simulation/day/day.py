@@ -58,8 +58,9 @@ BACK_WITHIN_S: Final = 1800.0
 _STANDING: Final = (dict, list, set, deque, OrderedDict, defaultdict, Counter)
 GROWN: Final = 40
 """Of a collection that was there early in the day: so many more things at its end are no accident."""
-FEED_KEPT: Final = 50
-"""Of the newest events: what is kept in memory has a bound, which a quiet day would take until the evening to reach."""
+FEED_KEPT: Final = 8
+"""Of the newest events: what is kept in memory has a bound, which a quiet day would take until the evening to reach, or
+which is first filled when somebody listens; fewer than what counts as growth."""
 
 
 class Day:
