@@ -264,7 +264,8 @@ def show_endpoint(page: Page, one: Document) -> None:
 def _remedy(one: Document) -> str:
     """How something is sent again to an endpoint that is switched off."""
     if one.get("url") is None:
-        return f"put it back into the config, or remove what it has left: aggregator webhooks delete {shown(one['name'])}"
+        name = shown(one["name"])
+        return f"put it back into the config, or remove what it has left: aggregator webhooks delete {name}"
     if one.get("since") is None:
         return "send again: leave `enabled: false` out of the config, and start the daemon anew"
     return f"send again: aggregator webhooks enable {shown(one['name'])}"
