@@ -115,6 +115,8 @@ class Delivery:
         self._unsent: list[deliveries.Delivery] = []
         self._turn = asyncio.Lock()
         self._prepared = False
+        self._left_out = False
+        """Whether the last round saw something due that it had not locked."""
         self._stopping = False
 
     async def prepare(self) -> None:
@@ -192,14 +194,19 @@ class Delivery:
 
         def write(connection: Connection) -> tuple[Recorded, list[_Claimed]]:
             # All of them at once and in one order, as who gives events their positions does: or both would wait.
-            ended = {result.delivery.endpoint for result in results} | {delivery.endpoint for delivery in unsent}
-            rooms = self._rooms(connection, held, now)
-            names = endpoints.lock_all(connection, ended | {room.row["name"] for room in rooms})
+            names: set[str] | None = None
+            if self._house.database.kind != "sqlite":
+                names = {result.delivery.endpoint for result in results} | {delivery.endpoint for delivery in unsent}
+                names |= {room.row["name"] for room in self._rooms(connection, held, now)}
+                endpoints.lock(connection, names)
             recorded = self._record(connection, results, unsent, now)
             return recorded, self._claim(connection, held, now, names)
 
+        self._left_out = False
         recorded, claimed = await self._house.database.write(write)
         self._recorded(results, unsent, recorded)
+        if self._left_out:
+            self._house.wakeups.wake(self.name)
         return claimed
 
     @staticmethod
@@ -262,10 +269,13 @@ class Delivery:
     # --- who is next; in the database's thread
 
     def _claim(
-        self, connection: Connection, held: dict[int, _Place], now: datetime, names: Container[str]
+        self, connection: Connection, held: dict[int, _Place], now: datetime, names: Container[str] | None
     ) -> list[_Claimed]:
-        """Only at endpoints of these names; the next round looks at what came due since."""
-        rooms = [room for room in self._rooms(connection, held, now) if room.row["name"] in names]
+        """With names, at these endpoints alone; the next round looks at those that came due meanwhile."""
+        rooms = self._rooms(connection, held, now)
+        if names is not None:
+            self._left_out = any(room.row["name"] not in names for room in rooms)
+            rooms = [room for room in rooms if room.row["name"] in names]
         if not rooms:
             return []
         token, claimed = claims.new_token(), list[_Claimed]()

@@ -76,14 +76,6 @@ def lock(connection: Connection, names: Iterable[str]) -> dict[str, RowMapping]:
     return {row["name"]: row for row in connection.execute(_LOCKED, {"names": sorted(set(names))}).mappings()}
 
 
-def lock_all(connection: Connection, names: Iterable[str]) -> set[str]:
-    """Lock these in the order of their names, where there are several writers; their names."""
-    wanted = set(names)
-    if wanted and connection.dialect.name != "sqlite":
-        lock(connection, wanted)
-    return wanted
-
-
 def lock_again(connection: Connection, rows: Sequence[RowMapping]) -> dict[str, RowMapping]:
     """The same for rows that were just read; where there is one writer alone they are as good as locked."""
     if connection.dialect.name == "sqlite":
