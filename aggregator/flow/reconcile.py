@@ -255,8 +255,9 @@ async def resolve(
     """
     ids = _ids(provider_order) if provider_order is not None else ()
     now = house.clock.now()
+    provider_of: dict[str, str] = {}
 
-    def write(connection: Connection) -> tuple[str | None, Order]:
+    def write(connection: Connection) -> Order:
         found = order_store.find(connection, reference, None)
         if found is None:
             raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
@@ -266,7 +267,7 @@ async def resolve(
                 detail = "does not go with the parent of a drip-feed: its runs have ids, and are resolved one by one"
                 raise Problem(ProblemKind.INVALID_FIELD, detail, "provider_order")
             going_on = replace(order, error_type=None, error_detail=None)
-            return None, order_store.save(connection, order, going_on, (), now)
+            return order_store.save(connection, order, going_on, (), now)
         if order.state is not OrderState.UNCLEAR or order.attempt is None or order.provider is None:
             raise Problem(ProblemKind.CONFLICT, f"the order is {order.state}; only an unclear order can be resolved")
         attempt = AttemptId(order.attempt)
@@ -277,8 +278,8 @@ async def resolve(
         if not ids:
             attempts.finish(connection, attempt, None, "not_placed", now, detail=f"not placed, says {by}")
             applied = apply(order, NotPurchased(attempt), now)
-            saved = order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
-            return order.provider, saved
+            provider_of[order.id] = order.provider
+            return order_store.save(connection, order, applied.order, applied.events, now, next_route_at=now)
         if provider is not None and provider != order.provider:
             order = _moved(connection, house, order, provider)
         where = order.provider or ""
@@ -298,11 +299,12 @@ async def resolve(
         saved = order_store.save(connection, order, applied.order, (*applied.events, *told), now, **due)
         if expected is not None:
             book_expected(connection, where, saved, expected, now, fresh=False)
-        return where, saved
+        provider_of[order.id] = where
+        return saved
 
-    bought_at, order = await house.database.write(write)
-    if bought_at is not None:
-        ends.resolved(bought_at, "person", placed=bool(ids))
+    order = await house.database.write(write)
+    if order.id in provider_of:
+        ends.resolved(provider_of[order.id], "person", placed=bool(ids))
     log.info("order_resolved", order_id=order.id, state=str(order.state), by=by)
     house.wakeups.wake("sequencing", "routing", "polling", "sms_watch", "dripping")
     return order
