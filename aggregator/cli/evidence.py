@@ -13,6 +13,7 @@ from typing import Any, Final
 from aggregator.cli.output import Page
 from aggregator.cli.target import Target
 from aggregator.cli.words import clean, compact, cut, money, shown, when
+from aggregator.domain.orders import RESTORED
 
 MOST_BODY: Final = 300
 
@@ -29,6 +30,9 @@ def decide(page: Page, target: Target, order: Mapping[str, Any], attempt: Attemp
     provider = shown(attempt.get("provider"))
     page.line()
     page.heading("To decide")
+    if attempt.get("outcome") == RESTORED and attempt.get("exchange") is None:
+        _decide_restored(page, target, order, provider)
+        return
     page.line(
         f"A purchase was sent to {provider}, and nobody knows whether {provider} took it. It is not sent again "
         "until that is proved, or until you say how it ended.",
@@ -60,6 +64,29 @@ def decide(page: Page, target: Target, order: Mapping[str, Any], attempt: Attemp
     page.line("Yes, it has an id there; put it in place of ID:", indent=4)
     page.line(target.command("orders", "resolve", number, "--placed", "ID"), indent=6, style="bold", wrap=False)
     page.line(f"No, it was not bought, and shall be bought again{warning}:", indent=4)
+    page.line(target.command("orders", "resolve", number, "--not-placed"), indent=6, style="bold", wrap=False)
+
+
+def _decide_restored(page: Page, target: Target, order: Mapping[str, Any], provider: str) -> None:
+    """Of an order that was not bought yet when its backup was made there is no purchase to look at."""
+    about = f" for {clean(order['link'])}" if order.get("link") else ""
+    page.line(
+        "The database was restored from a backup. When that was made this order was not bought; it may have been "
+        "since; what came of that is not in this database. Nothing is bought until you say how it ended.",
+        indent=2,
+    )
+    page.line()
+    page.line("what to do", indent=2, style="bold")
+    page.line(
+        f"Look into your accounts, {provider} first: is there an order of {shown(order.get('quantity'))} pieces{about} "
+        f"made after {when(order.get('created_at'))}, that no other order here has?",
+        indent=4,
+    )
+    number = str(order.get("number"))
+    page.line("Yes, it has an id there; put it in place of ID, and name the provider that has it:", indent=4)
+    placed = target.command("orders", "resolve", number, "--placed", "ID", "--at", provider)
+    page.line(placed, indent=6, style="bold", wrap=False)
+    page.line("No, it was not bought, and shall be bought:", indent=4)
     page.line(target.command("orders", "resolve", number, "--not-placed"), indent=6, style="bold", wrap=False)
 
 

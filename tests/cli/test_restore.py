@@ -102,6 +102,10 @@ def test_nothing_is_bought_twice_after_a_restore(
     events = mine.get(f"/v1/events?after={newest}&limit=500").json()["events"]
     causes = [event["data"]["cause"] for event in events if event["type"] == "order.unclear"]
     assert causes == ["restored", "restored"], "who has read all events before the loss hears of it"
+    assert run("orders", "show", str(since), *config) == 0
+    shown = capsys.readouterr().out
+    assert "When that was made this order was not bought; it may have been " in shown
+    assert f"orders resolve {since} --placed ID --at smmplus" in shown
     assert place(mine, "new") > lost + 1000, "a caller's number becomes no other order"
 
     assert run("orders", "resolve", str(since), "--placed", bought[1], *config) == 0
