@@ -7,19 +7,19 @@ cause `restored` until a person releases it. Nothing is asked of anybody here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from aggregator.config import Settings
 from aggregator.domain.ids import AttemptId, new_id
 from aggregator.domain.money import Money
 from aggregator.domain.orders import RESTORED, Order, OrderState, PurchaseStarted, PurchaseUnclear, apply
+from aggregator.flow.reconcile import UNCLEAR_REFILL_WAIT
 from aggregator.storage import attempts, claims, holding, refills
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
 from aggregator.storage.tables import CLAIMED
 
-_REFILL_WAIT: Final = timedelta(days=1)
 _ORDER: Final = (
     "the database was restored from a backup, and this order may have been bought since: look at its providers, then "
     "resolve it"
@@ -60,7 +60,7 @@ def hold(connection: Connection, settings: Settings, now: datetime) -> Held:
         ended = order_store.load_for_update(connection, number)
         order_store.save(connection, ended, ended, (), now, next_remainder_at=None)
     holding.refills_may_be_asked(connection, now)
-    refills.interrupted(connection, now, now + _REFILL_WAIT)
+    refills.interrupted(connection, now, now + UNCLEAR_REFILL_WAIT)
     return Held(len(held), len(parents), len(rests))
 
 

@@ -20,6 +20,7 @@ from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage import invariants
 from aggregator.storage.copying import CannotCopy, Told, copy_all, orders_in, session
 from aggregator.storage.database import Database, SqliteDatabase, open_database
+from aggregator.storage.files import copy_pages, flush, make_private, one_file
 from aggregator.storage.migrate import migrate, versions
 
 PARTIAL: Final = ".partial"
@@ -48,7 +49,6 @@ async def back_up(database: Database, target: Path, told: Told = lambda *_: None
         raise CannotCopy(f"{target} is there already; name another file, or remove it")
     partial = target.with_name(target.name + PARTIAL)
     try:
-        await asyncio.to_thread(_make_file, partial)
         if isinstance(database, SqliteDatabase):
             await asyncio.to_thread(_copy_file, database.path, partial)
         else:
@@ -64,24 +64,14 @@ async def back_up(database: Database, target: Path, told: Told = lambda *_: None
     return Backup(target, size, orders, newest)
 
 
-def _make_file(path: Path) -> None:
-    """Empty, for its owner alone; what an earlier try has left is removed."""
-    path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-
-
 def _copy_file(source: Path, target: Path) -> None:
-    """SQLite's online backup in one step: one snapshot, while others go on writing."""
-    with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reading,
-        closing(sqlite3.connect(target)) as copy,
-    ):
-        reading.backup(copy)
-        # One file, to be moved about: nothing of it may stand in a second one.
-        copy.execute("PRAGMA journal_mode=DELETE")
+    copy_pages(source, target)
+    # One file, to be moved about: nothing of it may stand in a second one.
+    one_file(target)
 
 
 async def _copy_rows(database: Database, target: Path, told: Told) -> None:
+    await asyncio.to_thread(make_private, target)
     made = open_database(f"sqlite:///{target}")
     try:
         await migrate(made)
@@ -89,12 +79,6 @@ async def _copy_rows(database: Database, target: Path, told: Told) -> None:
     finally:
         await made.close()
     await asyncio.to_thread(one_file, target)
-
-
-def one_file(path: Path) -> None:
-    """Take in what stands in a log beside it."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 async def verify(path: Path) -> int:
@@ -124,16 +108,8 @@ def _broken_pages(path: Path) -> list[str]:
 
 def _publish(partial: Path, target: Path) -> int:
     """Give it its name once it is on the disk; its size in bytes."""
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        size = os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+    flush(partial)
+    size = partial.stat().st_size
     os.link(partial, target)  # refuses a name that somebody took meanwhile
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(target.parent)
     return size

@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.database import BUSY_TIMEOUT_MS, Database, SqliteDatabase
+from aggregator.storage.files import copy_pages
 from aggregator.storage.ownership import check_ours
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
@@ -55,6 +56,10 @@ async def versions(database: Database) -> tuple[str | None, str]:
     Raises NewerSchema for a database from the future, NotOurDatabase for one of another program.
     """
     await check_ours(database)
+    return await _versions(database)
+
+
+async def _versions(database: Database) -> tuple[str | None, str]:
     scripts = ScriptDirectory.from_config(alembic_config())
     head = scripts.get_current_head() or ""
     before = await database.read(revision)
@@ -76,7 +81,7 @@ async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
         database.path.parent.mkdir(parents=True, exist_ok=True)
         # What resellers' customers order is nobody else's business; SQLite gives its other files the same mode.
         database.path.touch(mode=0o600)
-    before, head = await versions(database)
+    before, head = await _versions(database)
     if before == head:
         return before, head, None
     backup = None
@@ -117,11 +122,5 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
 def _copy(path: Path, version: str) -> Path:
     """A consistent copy by SQLite's online backup, readable by the owner alone."""
     target = path.with_name(f"{path.name}.before-{version}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    target.touch(mode=0o600)
-    source, copy = sqlite3.connect(path), sqlite3.connect(target)
-    try:
-        source.backup(copy)
-    finally:
-        copy.close()
-        source.close()
+    copy_pages(path, target)
     return target

@@ -118,7 +118,6 @@ def step(connection: Connection, now: datetime, wanted: Callable[[str], Wanted])
 
 
 def _step(connection: Connection, row: RowMapping, now: datetime, wanted: Callable[[str], Wanted]) -> Step:
-    endpoints.ensure(connection, [row["endpoint"]], now)
     kind = {"events": _events_step, "parked": _parked_step, "waiting": _waiting_step}[row["kind"]]
     count, last = kind(connection, row, now, wanted)
     if last is None:

@@ -16,14 +16,14 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from sqlalchemy import Connection
 
 from aggregator.domain.errors import StorageUnavailable
-from aggregator.storage.backups import one_file, verify
+from aggregator.storage.backups import verify
 from aggregator.storage.copying import CannotCopy, Told, copy_all, session
 from aggregator.storage.database import Database, SqliteDatabase, open_database
+from aggregator.storage.files import copy_pages, flush, one_file
 from aggregator.storage.migrate import migrate
 from aggregator.storage.orders import any_order
 from aggregator.storage.ownership import check_ours
@@ -100,12 +100,8 @@ def _read(backup: Path, work: Path) -> None:
     """Copy the backup's pages; it is opened for reading alone."""
     if not backup.is_file():
         raise CannotCopy(f"there is no file {backup}")
-    work.unlink(missing_ok=True)
-    os.close(os.open(work, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
-        source = sqlite3.connect(f"file:{quote(str(backup.resolve()))}?mode=ro", uri=True)
-        with closing(source), closing(sqlite3.connect(work)) as copy:
-            source.backup(copy)
+        copy_pages(backup, work, read_only=True)
     except sqlite3.DatabaseError as exc:
         raise CannotCopy(f"{backup} is not a backup that can be read: {exc}") from exc
 
@@ -147,15 +143,7 @@ def _put(work: Path, path: Path) -> Path | None:
             if log.exists():
                 shutil.move(log, kept.with_name(kept.name + ending))
         os.link(path, kept)
-    descriptor = os.open(work, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(work)
     os.replace(work, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(path.parent)
     return kept
