@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ from standardwebhooks import Webhook
 
 from aggregator.cli import main as command
 from tests.support.processes import KEY, SandboxProcess, free_port
+from tests.support.servers import serving
 
 SECRET = "whsec_Y2hlY2tlZC1zZWNyZXQtb2YtMzItYnl0ZXMtMDAwMDA="
 CONFIG = """\
@@ -65,15 +65,8 @@ class _Hook(BaseHTTPRequestHandler):
 
 @contextmanager
 def endpoint(status: int = 204) -> Iterator[_Endpoint]:
-    server = _Endpoint(status)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(_Endpoint(status)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def write(folder: Path, sandbox: SandboxProcess, *, providers: str = "", services: str = "", webhooks: str = "") -> str:

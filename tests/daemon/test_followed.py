@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import DaemonProcess, SandboxProcess, until
+from tests.support.servers import serving
 
 DROPS = 'drops: {kind: smm, offers: [{provider: smmplus, service: "1"}], refill: {min_age_h: 0, check_every_h: 0.0003}}'
 
@@ -178,15 +178,8 @@ class _Count(BaseHTTPRequestHandler):
 
 @contextmanager
 def counting() -> Iterator[_Counter]:
-    server = _Counter()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(_Counter()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_a_count_source_leads_to_a_refill(make_daemon: Callable[..., DaemonProcess], sandbox: SandboxProcess) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.support.processes import DaemonProcess, SandboxProcess, until
+from tests.support.servers import serving
 
 FINAL = ("completed", "partial", "canceled", "failed")
 SECRET = "whsec_" + b64encode(b"0123456789abcdef0123456789abcdef").decode()
@@ -47,15 +47,8 @@ class _Hook(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiving() -> Iterator[_Receiver]:
-    server = _Receiver()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(_Receiver()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_orders_of_all_kinds_run_to_their_end_and_every_event_is_heard(
