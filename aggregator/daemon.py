@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +24,8 @@ from typing import Final
 from aiohttp import web
 
 from aggregator import __version__
-from aggregator.config import Address, Settings
+from aggregator.config import Address, ConfigError, Settings
+from aggregator.config.changes import NeedsRestart
 from aggregator.domain.clock import Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import House, Stage, Wakeups
@@ -48,6 +50,7 @@ from aggregator.log import Redactor, get_logger
 from aggregator.notify import Notifier
 from aggregator.outbound import Outbound
 from aggregator.providers.gateway import build_gateways
+from aggregator.reloading import Reloading
 from aggregator.schedule import Schedule
 from aggregator.storage import catalogue, claims, deliverables, endpoints
 from aggregator.storage.database import Database, SqliteDatabase, open_database
@@ -58,7 +61,7 @@ from aggregator.storage.ownership import NotOurDatabase, check_ours
 from aggregator.storage.tables import CLAIMED, metadata
 from aggregator.web.activation import check_doors, describe, passed_sockets
 from aggregator.web.connections import limits_of
-from aggregator.web.server import WebServices, create_app, start_sites
+from aggregator.web.server import WebServices, create_app, let_in, start_sites
 
 log = get_logger()
 
@@ -75,7 +78,6 @@ CLOCK_CHECK_S: Final = 1.0
 class Daemon:
     """A running house. Build it with `start`, end it with `stop`."""
 
-    settings: Settings
     house: House
     stages: tuple[Stage, ...]
     schedule: Schedule
@@ -84,6 +86,7 @@ class Daemon:
     runner: web.AppRunner
     draining: asyncio.Event
     failed: asyncio.Event
+    reloading: Reloading
 
     @property
     def addresses(self) -> list[str]:
@@ -170,16 +173,22 @@ def open_sealer(settings: Settings, redactor: Redactor) -> Sealer:
 
 
 async def start(
-    settings: Settings, redactor: Redactor, *, clock: Clock | None = None, sockets: Sequence[socket.socket] = ()
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    clock: Clock | None = None,
+    sockets: Sequence[socket.socket] = (),
+    reread: Callable[[], Settings] | None = None,
 ) -> Daemon:
     """Build everything and open the doors; when it returns the daemon is at work. `sockets` were passed in, and win
-    over those of the config; BadSocket when they may not be doors."""
+    over those of the config; BadSocket when they may not be doors. `reread` reads the config once more."""
     check_doors(sockets, keys=not settings.local_admin)
     clock = clock or SteadyClock()
     database, lock = await open_storage(settings)
     outbound = Outbound(user_agent=f"aggregator/{__version__}", allow=settings.callbacks.allow)
     try:
-        return await _build(settings, redactor, clock, database, lock, outbound, sockets or settings.listen)
+        listen = sockets or settings.listen
+        return await _build(settings, redactor, clock, database, lock, outbound, listen, reread or (lambda: settings))
     except BaseException:
         await outbound.close()
         await database.close()
@@ -195,6 +204,7 @@ async def _build(
     lock: DaemonLock,
     outbound: Outbound,
     listen: Iterable[Address | socket.socket],
+    reread: Callable[[], Settings],
 ) -> Daemon:
     names = list(settings.providers)
     await database.write(partial(catalogue.ensure_providers, names=names, now=clock.now()))
@@ -252,6 +262,7 @@ async def _build(
     for name in schedule.ages():
         house.wakeups.on(name, partial(schedule.wake, name))
     draining = asyncio.Event()
+    reloading = Reloading(reread, house, outbound, redactor, routing, intake, delivery, lambda keys: let_in(app, keys))
     app = create_app(
         WebServices(
             house=house,
@@ -260,6 +271,7 @@ async def _build(
             draining=draining.is_set,
             sync=lambda name: sync.sync(house.gateways[name]),
             version=__version__,
+            reload=reloading.reload,
             loop_limit_s=_limit,
             redact=partial(redact_webhook_secret, redactor),
         )
@@ -267,7 +279,7 @@ async def _build(
     runner = await start_sites(app, listen, limits_of(settings.http))
     schedule.start()
     stages = tuple(stage for stage, _ in table)
-    return Daemon(settings, house, stages, schedule, outbound, watched, runner, draining, failed)
+    return Daemon(house, stages, schedule, outbound, watched, runner, draining, failed, reloading)
 
 
 def redact_webhook_secret(redactor: Redactor, secret: str) -> None:
@@ -335,40 +347,76 @@ class _LockWatch:
             await lock.release()
 
 
-async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon], None] = lambda _: None) -> int:
-    """Run until SIGTERM or SIGINT; the exit code: 0, or 1 when it could not go on."""
+async def run(
+    settings: Settings,
+    redactor: Redactor,
+    *,
+    ready: Callable[[Daemon], None] = lambda _: None,
+    reread: Callable[[], Settings] | None = None,
+) -> int:
+    """Run until SIGTERM or SIGINT, and go by what `reread` reads after each SIGHUP; the exit code: 0, or 1 when it
+    could not go on."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stopping.set)
-    # Its terminal was closed; without one it is meant as "read the config anew", which must not cut purchases off.
-    loop.add_signal_handler(signal.SIGHUP, stopping.set if _has_terminal() else _refuse_reload)
+    hangup, closed = asyncio.Event(), _closed_terminal(stopping)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None if closed() else hangup.set())
     notifier = Notifier()
-    daemon = await start(settings, redactor, sockets=passed_sockets(os.environ))
+    daemon = await start(settings, redactor, sockets=passed_sockets(os.environ), reread=reread)
     if not daemon.addresses:
         log.warning("no_door_is_open", reason="without keys no TCP port is opened: add keys, or listen on unix:/path")
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
     notifier.send("READY=1")
     ready(daemon)
     feeding = asyncio.create_task(_feed_watchdog(notifier, daemon.schedule))
+    rereading = asyncio.create_task(_reload_after(hangup, notifier, daemon.reloading))
     waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(daemon.failed.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     notifier.send("STOPPING=1")
     log.info("daemon_stopping")
+    rereading.cancel()
     await daemon.stop()
     feeding.cancel()
     log.info("daemon_stopped")
     return 1 if daemon.failed.is_set() else 0
 
 
+def _closed_terminal(stopping: asyncio.Event) -> Callable[[], bool]:
+    """For SIGHUP: whether it says that the daemon's terminal was closed, which ends it, unless nohup shields it."""
+    had, shielded = _has_terminal(), signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    def look() -> bool:
+        if not had or _has_terminal():
+            return False
+        if not shielded:
+            stopping.set()
+        return True
+
+    return look
+
+
 def _has_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
-def _refuse_reload() -> None:
-    log.warning("hangup_ignored", reason="the config is read at the start alone; restart the daemon to apply a change")
+async def _reload_after(hangup: asyncio.Event, notifier: Notifier, reloading: Reloading) -> None:
+    """Read the config again at each SIGHUP, and tell systemd (sd_notify(3)) how that went."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        notifier.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        status = "the newest config is in use"
+        try:
+            await reloading.reload()
+        except (ConfigError, NeedsRestart, StorageUnavailable) as exc:  # the log has it whole
+            status = f"an older config is in use, the newest was refused: {str(exc).splitlines()[0]}"
+        except Exception:
+            log.exception("reload_failed")
+            status = "the newest config could not be taken over; the log says why"
+        notifier.send(f"READY=1\nSTATUS={status}")
 
 
 async def _feed_watchdog(notifier: Notifier, schedule: Schedule) -> None:

@@ -90,6 +90,7 @@ class Outbound:
     ) -> None:
         """`allow`: networks that callers' URLs may reach although they are not public; `look_up` finds their
         addresses, by default as the system does."""
+        self._allowed = list(allow)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=15),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -121,14 +122,18 @@ class Outbound:
                 limit=0,
                 force_close=True,
                 use_dns_cache=False,
-                resolver=_GuardedResolver(allow, look_up or _system_look_up),
-                socket_factory=_guarded_socket(allow),
+                resolver=_GuardedResolver(self._allowed, look_up or _system_look_up),
+                socket_factory=_guarded_socket(self._allowed),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
         )
+
+    def allow(self, networks: Sequence[Network]) -> None:
+        """From now on callers' URLs may reach these networks although they are not public, and no others."""
+        self._allowed[:] = networks
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,7 +270,7 @@ class _GuardedResolver(AbstractResolver):
     """
 
     def __init__(self, allow: Sequence[Network], look_up: LookUp) -> None:
-        self._allow = tuple(allow)
+        self._allow = allow
         self._look_up = look_up
 
     async def resolve(
@@ -292,11 +297,10 @@ class _GuardedResolver(AbstractResolver):
 
 def _guarded_socket(allow: Sequence[Network]) -> Callable[..., socket.socket]:
     """Makes the sockets that go to callers' hosts: what is looked at here is what is connected to, literals too."""
-    networks = tuple(allow)
 
     def make(info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         family, kind, proto, _, address = info
-        _check_address(str(address[0]), int(str(address[1])), networks)
+        _check_address(str(address[0]), int(str(address[1])), allow)
         return socket.socket(family=family, type=kind, proto=proto)
 
     return make

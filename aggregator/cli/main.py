@@ -24,6 +24,7 @@ from aggregator.cli.options import config_option, json_option
 from aggregator.cli.orders import orders
 from aggregator.cli.output import emit
 from aggregator.cli.providers import ledger, providers
+from aggregator.cli.reload import reload
 from aggregator.cli.services import services
 from aggregator.cli.settings import read_settings
 from aggregator.cli.webhooks import webhooks
@@ -71,12 +72,15 @@ def version(as_json: bool) -> None:
     help="What is worth a line.",
 )
 def run(config_path: Path | None, log_level: str) -> None:
-    """Run the daemon until SIGTERM."""
+    """Run the daemon until SIGTERM. After SIGHUP it goes by the config as it is then."""
     from aggregator import daemon, log
+    from aggregator.config import find_config_path, load
 
     settings = read_settings(config_path)
+    # The same file from now on, however the environment or the folder may change.
+    path = find_config_path(config_path, os.environ, Path.cwd()).absolute()
     redactor = log.configure(secrets=settings.secrets(), level=log_level)
-    raise SystemExit(asyncio.run(daemon.run(settings, redactor)))
+    raise SystemExit(asyncio.run(daemon.run(settings, redactor, reread=lambda: load(path, os.environ))))
 
 
 @cli.command()
@@ -154,7 +158,7 @@ def demo(once: bool, port: int, speed: float, keep: Path | None) -> None:
     raise SystemExit(run_demo(once=once, port=port, speed=speed, keep=keep))
 
 
-for group in (check, backup, restore, copy_database, orders, providers, services, ledger, webhooks):
+for group in (check, reload, backup, restore, copy_database, orders, providers, services, ledger, webhooks):
     cli.add_command(group)
 
 

@@ -98,9 +98,13 @@ class Callers:
                     await asyncio.sleep(TURN_S)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class House:
-    """Everything a stage may use."""
+    """Everything a stage may use.
+
+    `settings` and `gateways` are those of the newest config (`adopt`): whoever keeps what they said over a wait may
+    find a provider or a service gone after it.
+    """
 
     settings: Settings
     database: Database
@@ -114,6 +118,11 @@ class House:
 
     def __post_init__(self) -> None:
         self.endpoints.configure(self.settings)
+
+    def adopt(self, settings: Settings, gateways: Mapping[str, Gateway]) -> None:
+        """Go by another config from now on. Calls under way end at the gateways at which they began."""
+        self.settings, self.gateways = settings, gateways
+        self.endpoints.configure(settings)
 
 
 class Workers:
@@ -133,6 +142,10 @@ class Workers:
     @property
     def stopping(self) -> bool:
         return self._stopping
+
+    def resize(self, limit: int) -> None:
+        """Have so many at once from now on; none that is at work ends for that."""
+        self._limit = limit
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guarded(work), name=self._name)
@@ -171,3 +184,46 @@ class Workers:
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Crews:
+    """The workers of one stage, a set for each provider of the config as it is now.
+
+    `size`: how many a provider may have at once; 0 where the stage has nothing to do. Those of a provider that left the
+    config end what they have begun.
+    """
+
+    def __init__(
+        self, house: House, stage: str, size: Callable[[Gateway], int], *, done: Callable[[], None] | None = None
+    ) -> None:
+        self._house = house
+        self._stage = stage
+        self._size = size
+        self._done = done
+        self._workers: dict[str, Workers] = {}
+        self._stopping = False
+
+    def at(self, provider: str) -> tuple[Gateway, Workers] | None:
+        """A provider and who works there; None where nobody does."""
+        gateway = self._house.gateways.get(provider)
+        size = self._size(gateway) if gateway is not None else 0
+        if gateway is None or not size or self._stopping:
+            return None
+        workers = self._workers.get(provider)
+        if workers is None:
+            workers = self._workers[provider] = Workers(f"{self._stage}:{provider}", size, done=self._done)
+        workers.resize(size)
+        return gateway, workers
+
+    def __iter__(self) -> Iterator[tuple[Gateway, Workers]]:
+        for provider in list(self._house.gateways):
+            if (crew := self.at(provider)) is not None:
+                yield crew
+
+    async def idle(self) -> None:
+        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+
+    async def stop(self, grace_s: float) -> None:
+        """Start nothing more; after `grace_s` cancel what still runs."""
+        self._stopping = True
+        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))

@@ -16,7 +16,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.orders import FINAL, Order
 from aggregator.domain.polls import NOT_YET_VISIBLE
 from aggregator.domain.wire import NotSent
-from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.base import STORAGE_RETRY_S, Crews, House, log
 from aggregator.flow.wishes import wish, wished
 from aggregator.providers.contract import CancelAsked, CancelRefused, CancelResult, Meaning, Unclear
 from aggregator.providers.gateway import Exchange, Gateway
@@ -57,11 +57,7 @@ class Canceling:
     def __init__(self, house: House) -> None:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {
-            name: Workers(f"canceling:{name}", 1, done=wake)
-            for name, gateway in house.gateways.items()
-            if gateway.capabilities.cancel
-        }
+        self._crews = Crews(house, self.name, lambda gateway: int(gateway.capabilities.cancel), done=wake)
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
@@ -72,17 +68,17 @@ class Canceling:
         if any(state != "requested" for _, state in waiting):
             begun += await self._house.database.write(self._follow)
         for provider in sorted({provider for provider, state in waiting if state == "requested"}):
-            workers = self._workers.get(provider)
-            if workers is not None and workers.free:
-                workers.start(self._ask(self._house.gateways[provider]))
+            crew = self._crews.at(provider)
+            if crew is not None and crew[1].free:
+                crew[1].start(self._ask(crew[0]))
                 begun += 1
         return begun
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
-        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))
+        await self._crews.stop(grace_s)
 
     def _find_interrupted(self, connection: Connection) -> int:
         """Wishes whose sender is gone: the provider may have heard them, and nobody sends them again by himself."""

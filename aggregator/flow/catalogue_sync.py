@@ -7,6 +7,7 @@ be had, what came is taken over and nothing counts as removed. Never decides whi
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.money import Money
 from aggregator.domain.sizes import MAX_COUNTRY, MAX_TYPE
 from aggregator.domain.sync import BELIEVED_AFTER, Believed, Change, Diff, Key, compare, distinct
-from aggregator.flow.base import House, Workers, log
+from aggregator.flow.base import Crews, House, log
 from aggregator.flow.readings import take_reading
 from aggregator.providers.contract import CataloguePage, Failure, FailureKind
 from aggregator.providers.gateway import Gateway
@@ -71,10 +72,10 @@ class CatalogueSync:
     def __init__(self, house: House, *, synced: Callable[[str], None] = lambda _: None) -> None:
         self._house = house
         self._synced = synced
-        self._workers = {name: Workers(f"catalogue_sync:{name}", 2) for name in house.gateways}
+        self._crews = Crews(house, self.name, lambda gateway: 2 if gateway.settings.enabled else 0)
         self._busy: set[tuple[str, str]] = set()
         self._not_before: dict[tuple[str, str], datetime] = {}
-        self._doors = {name: asyncio.Lock() for name in house.gateways}
+        self._doors: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
@@ -84,14 +85,14 @@ class CatalogueSync:
             busy = set(self._busy)
             due = await self._house.database.read(partial(catalogue.due, column=column, now=now))
             for provider in due:
-                gateway = self._house.gateways.get(provider)
-                key = (column, provider)
-                if gateway is None or not gateway.settings.enabled or key in busy | self._busy:
+                crew, key = self._crews.at(provider), (column, provider)
+                if crew is None or key in busy | self._busy:
                     continue
                 if key in self._not_before and now < self._not_before[key]:
                     continue
                 self._busy.add(key)
-                self._workers[provider].start(self._once(key, work, gateway))
+                gateway, workers = crew
+                workers.start(self._once(key, work, gateway))
                 begun += 1
         return begun
 
@@ -108,10 +109,10 @@ class CatalogueSync:
             self._busy.discard(key)
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
-        await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
+        await self._crews.stop(0)
 
     # --- catalogue ---
 

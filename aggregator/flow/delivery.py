@@ -127,6 +127,11 @@ class Delivery:
         await self._house.database.write(partial(endpoints.prepare, configured=configured, callers=callers, now=now))
         self._prepared = True
 
+    def renew(self) -> None:
+        """The config has other endpoints, or other callers who have callbacks."""
+        self._prepared = False
+        self._house.wakeups.wake(self.name)
+
     async def run_once(self) -> int:
         async with self._turn:
             if not self._prepared:

@@ -44,7 +44,10 @@ class Dripping:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._rates = Rates(house.settings.currency, house.settings.exchange_rates)
+
+    @property
+    def _rates(self) -> Rates:
+        return Rates(self._house.settings.currency, self._house.settings.exchange_rates)
 
     async def run_once(self) -> int:
         now = self._house.clock.now()

@@ -7,7 +7,7 @@ knows survives a restart. It never decides about an order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -76,10 +76,17 @@ class Health:
 
     async def load(self) -> None:
         """Take over what an earlier run knew."""
+        await self._load(list(self._breakers))
+
+    async def add(self, providers: Iterable[str]) -> None:
+        """Providers have come; what was known of them before they were gone counts again."""
+        await self._load([name for name in providers if name not in self._breakers])
+
+    async def _load(self, names: Sequence[str]) -> None:
         rows = await self._database.read(catalogue.health)
-        failing = [name for name, row in rows.items() if row["failures"]]
+        failing = [name for name in names if name in rows and rows[name]["failures"]]
         self._bad_purchases |= await self._database.read(lambda c: attempts.last_purchase_failed(c, failing))
-        for name in self._breakers:
+        for name in names:
             if (row := rows.get(name)) is not None:
                 self._breakers[name] = _stored(row)
 

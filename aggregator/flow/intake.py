@@ -105,6 +105,7 @@ class Intake:
 
     async def refresh(self) -> None:
         """Read again what the catalogues say of the configured offers; called when a sync has ended."""
+        self._views.clear()  # with another config they may say what is no longer offered
         wanted = {(o.provider, offer_service(o)) for s in self._house.settings.services.values() for o in s.offers}
         rows = await self._house.database.read(lambda c: catalogue.offer_rows(c, sorted(wanted)))
         self._rows = {key: [row for row, _ in entries] for key, entries in rows.items()}

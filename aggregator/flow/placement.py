@@ -8,6 +8,7 @@ paused or asked for quiet since is taken back: routing finds another offer.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -22,10 +23,10 @@ from aggregator.domain.orders import (
 )
 from aggregator.domain.wire import NotSent
 from aggregator.flow import ends
-from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.base import STORAGE_RETRY_S, Crews, House, Workers, log
 from aggregator.flow.purchases import detail, send, write_result
 from aggregator.flow.readings import take_reading
-from aggregator.flow.views import LONG_QUIET_S
+from aggregator.flow.views import LONG_QUIET_S, is_offered
 from aggregator.providers.contract import (
     Consequence,
     Meaning,
@@ -59,39 +60,37 @@ class Placement:
     def __init__(self, house: House) -> None:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {
-            name: Workers(f"placement:{name}", gateway.settings.max_concurrency, done=wake)
-            for name, gateway in house.gateways.items()
-        }
+        self._crews = Crews(house, self.name, lambda gateway: gateway.settings.max_concurrency, done=wake)
         ends.expect(house.gateways)
-        self._one_at_a_time = {name: asyncio.Lock() for name in house.gateways}
+        self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run_once(self) -> int:
         begun = 0
         waiting = await self._house.database.read(attempts.planned)
         for provider, count in sorted(waiting.items()):
-            workers = self._workers.get(provider)
-            if workers is None or self._unusable(self._house.gateways[provider]):
+            crew = self._crews.at(provider)
+            if crew is None or self._unusable(crew[0]):
                 begun += await self._take_back(provider)
                 continue
+            gateway, workers = crew
             for _ in range(min(count, workers.free)):
-                workers.start(self._buy(self._house.gateways[provider]))
+                workers.start(self._buy(gateway, workers))
                 begun += 1
         return begun
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
         """Purchases in flight get their timeout: cutting one would make nobody know."""
-        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))
+        await self._crews.stop(grace_s)
 
-    async def _buy(self, gateway: Gateway) -> None:
+    async def _buy(self, gateway: Gateway, workers: Workers) -> None:
         """Buy planned attempts one after another until none is left."""
         more = True
-        while more and not self._workers[gateway.name].stopping:
+        while more and self._goes_on(gateway, workers):
             if not await self._careful(gateway):
-                more = await self._buy_one(gateway, careful=False)
+                more = await self._buy_one(gateway, workers, careful=False)
                 continue
             async with self._one_at_a_time[gateway.name]:
                 if gateway.name not in await self._house.database.read(attempts.planned):
@@ -99,12 +98,17 @@ class Placement:
                 # A reading between two purchases keeps apart what each of them debited.
                 if await self._window_open(gateway):
                     await take_reading(self._house, gateway, Priority.PURCHASE)
-                more = await self._buy_one(gateway, careful=True)
+                more = await self._buy_one(gateway, workers, careful=True)
 
-    async def _buy_one(self, gateway: Gateway, *, careful: bool) -> bool:
+    def _goes_on(self, gateway: Gateway, workers: Workers) -> bool:
+        """False at a stop, and when another config has another account under this name, or none."""
+        return not workers.stopping and self._house.gateways.get(gateway.name) is gateway
+
+    async def _buy_one(self, gateway: Gateway, workers: Workers, *, careful: bool) -> bool:
         """Buy the oldest planned attempt; whether there is more to do."""
         async with gateway.turn(Priority.PURCHASE):
-            if self._workers[gateway.name].stopping:
+            if not self._goes_on(gateway, workers):
+                self._house.wakeups.wake(self.name)
                 return False
             if not careful and await self._careful(gateway):
                 return True  # something became unclear while this one waited for its turn
@@ -156,8 +160,9 @@ class Placement:
                 return None
             order = order_store.load_for_update(connection, attempt.order_number)
             kind_type = service_type(order.kind, catalogue.type_of(connection, gateway.name, attempt.service))
-            if kind_type is None or order_store.plan_is_stale(connection, order.number, now):
-                # The catalogue changed under the plan, or nobody came to carry it out while it was good.
+            offered = is_offered(self._house.settings, order, gateway.name, attempt.service)
+            if kind_type is None or not offered or order_store.plan_is_stale(connection, order.number, now):
+                # The catalogue or the config changed under the plan, or nobody carried it out while it was good.
                 attempts.drop_plan(connection, order.number, now)
                 order_store.reroute(connection, [order.number], now)
                 return None

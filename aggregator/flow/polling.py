@@ -5,7 +5,6 @@ Decides when an order is asked again. An unknown word, a missing id or a failed 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,7 +19,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.history import OfferHistory
 from aggregator.domain.orders import FINAL, Order, OrderState, Reported, apply
 from aggregator.domain.polls import NOT_YET_VISIBLE, SOONEST_REREAD, poll_interval, reread_interval, stuck_after
-from aggregator.flow.base import House, Workers, log
+from aggregator.flow.base import Crews, House, log
 from aggregator.flow.batches import MAX_CALLS, Answered, learn
 from aggregator.flow.counting import next_count
 from aggregator.flow.drops import dropped
@@ -94,38 +93,39 @@ class Poll:
         return timedelta(seconds=known.duration_s) if known is not None and known.duration_s is not None else None
 
 
+def _pollers(gateway: Gateway) -> int:
+    """One place of the provider's is kept for purchases."""
+    return AHEAD * max(1, gateway.settings.max_concurrency - 1)
+
+
 class Polling:
     name = "polling"
 
     def __init__(self, house: House) -> None:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {
-            name: Workers(f"polling:{name}", AHEAD * max(1, gateway.settings.max_concurrency - 1), done=wake)
-            for name, gateway in house.gateways.items()
-        }
+        self._crews = Crews(house, self.name, _pollers, done=wake)
         self._batches: dict[str, Batch] | None = None
 
     async def run_once(self) -> int:
         await self._remember_batches()
         now = self._house.clock.now()
         begun = 0
-        for provider, workers in self._workers.items():
-            gateway = self._house.gateways[provider]
+        for gateway, workers in self._crews:
             if not (room := workers.free * gateway.status_batch):
                 continue
-            due = await self._house.database.read(partial(polls.due, provider=provider, now=now, limit=room))
+            due = await self._house.database.read(partial(polls.due, provider=gateway.name, now=now, limit=room))
             for _ in range(-(-due // gateway.status_batch)):
                 workers.start(self._poll(gateway))
                 begun += 1
         return begun
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
         """Status calls cost nothing and are cut at once."""
-        await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
+        await self._crews.stop(0)
 
     # --- what a provider can do ---
 

@@ -6,7 +6,6 @@ between our own. Never a blind second send, however long it takes.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -38,7 +37,7 @@ from aggregator.domain.orders import (
     apply,
 )
 from aggregator.flow import ends
-from aggregator.flow.base import House, Workers, log
+from aggregator.flow.base import Crews, House, log
 from aggregator.flow.purchases import book_expected
 from aggregator.flow.readings import LOOK_BACK, take_reading
 from aggregator.flow.recovery import recover_ids, repeat_under_keys
@@ -72,7 +71,7 @@ class Reconcile:
         self._first = True
         self._ahead_s = self._clock_ahead()
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {name: Workers(f"reconcile:{name}", 1, done=wake) for name in house.gateways}
+        self._crews = Crews(house, self.name, lambda _: 1, done=wake)
 
     async def run_once(self) -> int:
         """Purchases whose sender is gone are unclear: they may have been sent, and are never sent again.
@@ -91,9 +90,9 @@ class Reconcile:
         due = await self._house.database.read(partial(books.due_windows, now=now))
         begun = 0
         for provider in due:
-            workers = self._workers.get(provider)
-            if workers is not None and workers.free:
-                workers.start(self._look(self._house.gateways[provider]))
+            crew = self._crews.at(provider)
+            if crew is not None and crew[1].free:
+                crew[1].start(self._look(crew[0]))
                 begun += 1
         return len(found) + begun
 
@@ -127,11 +126,11 @@ class Reconcile:
         return found
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
         """A repetition under a key is a purchase too, and gets its time."""
-        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))
+        await self._crews.stop(grace_s)
 
     # --- evidence ---
 

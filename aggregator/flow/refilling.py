@@ -35,7 +35,7 @@ from aggregator.domain.refills import (
     unfinished,
 )
 from aggregator.domain.wire import NotSent
-from aggregator.flow.base import STORAGE_RETRY_S, House, Workers, log
+from aggregator.flow.base import STORAGE_RETRY_S, Crews, House, log
 from aggregator.flow.drops import traits_of
 from aggregator.flow.policies import refill_policy
 from aggregator.flow.words import note_unknown_word
@@ -93,11 +93,7 @@ class Refilling:
     def __init__(self, house: House) -> None:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {
-            name: Workers(f"refilling:{name}", 2, done=wake)
-            for name, gateway in house.gateways.items()
-            if gateway.capabilities.refill
-        }
+        self._crews = Crews(house, self.name, lambda gateway: 2 if gateway.capabilities.refill else 0, done=wake)
         self._asked_singly: set[str] = set()
         """Providers that take no refills of many orders in one call; forgotten at the end of the process."""
         self._followed_singly: set[str] = set()
@@ -108,10 +104,10 @@ class Refilling:
         begun = await self._request_due(now)
         due = await self._house.database.read(lambda c: refills.due(c, now))
         for provider, step in sorted(due):
-            workers = self._workers.get(provider)
-            if workers is None or not workers.free:
+            crew = self._crews.at(provider)
+            if crew is None or not crew[1].free:
                 continue
-            gateway = self._house.gateways[provider]
+            gateway, workers = crew
             if step == "requested":
                 workers.start(self._ask(gateway))
             elif step == refills.FOLLOW:
@@ -122,10 +118,10 @@ class Refilling:
         return begun
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
-        await asyncio.gather(*(workers.stop(grace_s) for workers in self._workers.values()))
+        await self._crews.stop(grace_s)
 
     async def _request_due(self, now: datetime) -> int:
         """Journal a refill for each dropped order that may have one now."""

@@ -6,7 +6,7 @@ Output: a planned attempt. Never sends a purchase; asks for stock at most, where
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
@@ -52,11 +52,19 @@ class Routing:
         self._stock_locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._promises = Promises()
         self._began = house.clock.monotonic()
+        self._new_at: dict[str, float] = {}
+        """Since when a provider is there that came, or changed, after the start."""
         self._synced: set[str] = set()
         self._writing = asyncio.Semaphore(WRITES)
 
+    def expect(self, providers: Iterable[str]) -> None:
+        """These have come just now: orders wait for their first sync, as after a start."""
+        for provider in providers:
+            self._synced.discard(provider)
+            self._new_at[provider] = self._house.clock.monotonic()
+
     def sync_ended(self, provider: str) -> None:
-        """The provider's first catalogue sync since the start is over, whatever came of it."""
+        """The provider's first catalogue sync since it is there is over, whatever came of it."""
         if provider not in self._synced:
             self._synced.add(provider)
             self._house.wakeups.wake(self.name)
@@ -150,17 +158,17 @@ class Routing:
 
     def _must_wait(self, providers: set[str]) -> bool:
         """contract.md §1: the first catalogue sync of every offer's provider, at most its `timeout_s`."""
-        elapsed = self._house.clock.monotonic() - self._began
+        now, gateways = self._house.clock.monotonic(), self._house.gateways
         return any(
-            name not in self._synced and elapsed < self._house.gateways[name].timeout_s
+            name not in self._synced and now - self._new_at.get(name, self._began) < gateways[name].timeout_s
             for name in providers
-            if name in self._house.gateways and self._house.settings.providers[name].enabled
+            if name in gateways and gateways[name].settings.enabled
         )
 
     async def _checked_stock(self, offer: OfferView) -> OfferView:
         """The offer with its stock asked just now, where the dialect can tell; a failure keeps what was known."""
-        gateway = self._house.gateways[offer.provider.name]
-        if offer.row is None or not offer.row.has_stock or not gateway.capabilities.inventory:
+        gateway = self._house.gateways.get(offer.provider.name)
+        if gateway is None or offer.row is None or not offer.row.has_stock or not gateway.capabilities.inventory:
             return offer
         key = (offer.provider.name, offer.service)
         async with self._stock_locks.setdefault(key, asyncio.Lock()):

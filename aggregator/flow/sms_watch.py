@@ -5,7 +5,6 @@ Decides when a number is asked again and when our own clock ends it. A code is t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from aggregator.domain.ids import OrderId
 from aggregator.domain.money import Money
 from aggregator.domain.numbers import Number, NumberReport, NumberState, apply_report, order_state
 from aggregator.domain.orders import OrderState, Reported, apply
-from aggregator.flow.base import House, Workers, log
+from aggregator.flow.base import Crews, House, Workers, log
 from aggregator.flow.learning import learn_from_charge
 from aggregator.flow.words import note_number_word
 from aggregator.providers.contract import Failure, FailureKind, NumberStatus
@@ -41,28 +40,27 @@ AFTER_THE_END: Final = timedelta(minutes=10)
 """A number that ran out is still asked now and then for so long: late codes come."""
 
 
+def _askers(gateway: Gateway) -> int:
+    """One place of the provider's is kept for purchases."""
+    return max(1, gateway.settings.max_concurrency - 1) if gateway.capabilities.sms else 0
+
+
 class SmsWatch:
     name = "sms_watch"
 
     def __init__(self, house: House) -> None:
         self._house = house
         wake = lambda: house.wakeups.wake(self.name)  # noqa: E731
-        self._workers = {
-            name: Workers(f"sms_watch:{name}", max(1, gateway.settings.max_concurrency - 1), done=wake)
-            for name, gateway in house.gateways.items()
-            if gateway.capabilities.sms
-        }
+        self._crews = Crews(house, self.name, _askers, done=wake)
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
         due = await self._house.database.read(lambda c: numbers.due(c, now))
         begun = 0
         for provider in sorted(due):
-            workers = self._workers.get(provider)
-            gateway = self._house.gateways.get(provider)
-            if workers is None or gateway is None or not workers.free:
-                continue
-            begun += await self._begin(gateway, workers, now)
+            crew = self._crews.at(provider)
+            if crew is not None and crew[1].free:
+                begun += await self._begin(*crew, now)
         return begun
 
     async def _begin(self, gateway: Gateway, workers: Workers, now: datetime) -> int:
@@ -76,11 +74,11 @@ class SmsWatch:
         return len(rows)
 
     async def idle(self) -> None:
-        await asyncio.gather(*(workers.idle() for workers in self._workers.values()))
+        await self._crews.idle()
 
     async def stop(self, grace_s: float) -> None:
         """Asking for a code costs nothing and is cut at once."""
-        await asyncio.gather(*(workers.stop(0) for workers in self._workers.values()))
+        await self._crews.stop(0)
 
     async def _check(self, gateway: Gateway, row: RowMapping, token: str) -> None:
         said: dict[str, NumberStatus] = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from aggregator.config import OfferSettings, ProviderSettings, ServiceSettings
+from aggregator.config import OfferSettings, ProviderSettings, ServiceSettings, Settings
 from aggregator.domain.catalogue import CatalogueRow
 from aggregator.domain.children import own_params, runs_of
 from aggregator.domain.history import OfferHistory
@@ -42,6 +42,13 @@ class World:
 def offer_service(offer: OfferSettings) -> str:
     """The provider's id of what an offer buys: a service, or a project of numbers."""
     return offer.service or offer.project or ""
+
+
+def is_offered(settings: Settings, order: Order, provider: str, target: str) -> bool:
+    """Whether the config, as it is now, lets an order be bought there."""
+    service, account = settings.services.get(order.service), settings.providers.get(provider)
+    offered = service is not None and any(one.provider == provider and one.target == target for one in service.offers)
+    return offered and account is not None and account.enabled
 
 
 def load_world(connection: Connection, services: Iterable[ServiceSettings]) -> World:
@@ -90,7 +97,9 @@ def offer_views(
     """Every configured offer of a service as it stands."""
     views = []
     for place, offer in enumerate(service.offers):
-        settings = house.settings.providers[offer.provider]
+        settings = house.settings.providers.get(offer.provider)
+        if settings is None:
+            continue  # it left the config after the service was looked up
         provider = provider_view(house, offer.provider, settings, world)
         row, stock_at, country = _row(world.rows.get((offer.provider, offer_service(offer)), []), offer, params)
         views.append(

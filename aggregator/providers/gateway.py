@@ -173,12 +173,24 @@ class Gateway:
         )
         self._dialect: Dialect = DIALECTS[settings.dialect](account)
         self.capabilities = self._dialect.capabilities
-        self.tries: Final = Tries(clock)
+        self.tries = Tries(clock)
         self._questions_again_at = -math.inf
         self._batch = Batch()
         self._batches_again_at = -math.inf
         if settings.status_batch != "auto":
             self._batch = Batch(BatchForm(settings.status_batch))
+
+    def succeed(self, before: Gateway) -> None:
+        """Go on as another gateway to the same account: its limits, pauses and findings are this one's from now on."""
+        ours, theirs = self.settings, before.settings
+        if (ours.dialect, ours.url, ours.api_key) != (theirs.dialect, theirs.url, theirs.api_key):
+            return
+        self._limiter = before._limiter
+        self._limiter.change(ours.max_concurrency, float(ours.requests_per_second))
+        self._questions_again_at = before._questions_again_at
+        self.tries = before.tries
+        if ours.status_batch == theirs.status_batch:
+            self._batch, self._batches_again_at = before._batch, before._batches_again_at
 
     @property
     def batch(self) -> Batch:

@@ -37,12 +37,8 @@ class Limiter:
     """
 
     def __init__(self, concurrency: int, per_second: float) -> None:
-        self._concurrency = concurrency
-        # One second's worth may go at once, so that an idle account answers without delay; each start frees its token
-        # a window later. A fraction makes the window longer: 2.5 a second are 3 in 1.2 seconds.
-        tokens = max(1, math.ceil(per_second))
-        self._window_s = tokens / per_second if per_second > 0 else 0.0
-        self._begun: deque[float] = deque(maxlen=tokens)
+        self._begun: deque[float] = deque()
+        self._set(concurrency, per_second)
         self._paused_until = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = 0
@@ -50,6 +46,19 @@ class Limiter:
         self._waiting: dict[Priority, deque[tuple[float, asyncio.Future[None]]]] = {one: deque() for one in Priority}
         self._since_share = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    def _set(self, concurrency: int, per_second: float) -> None:
+        self._concurrency = concurrency
+        # One second's worth may go at once, so that an idle account answers without delay; each start frees its token
+        # a window later. A fraction makes the window longer: 2.5 a second are 3 in 1.2 seconds.
+        tokens = max(1, math.ceil(per_second))
+        self._window_s = tokens / per_second if per_second > 0 else 0.0
+        self._begun = deque(self._begun, maxlen=tokens)
+
+    def change(self, concurrency: int, per_second: float) -> None:
+        """Go by these limits from now on; what has begun counts, and a pause that was asked for goes on."""
+        self._set(concurrency, per_second)
+        self._admit()
 
     @property
     def waiting(self) -> int:

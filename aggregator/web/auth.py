@@ -71,12 +71,16 @@ class Gate:
 
     def __init__(self, keys: Sequence[KeySettings], clock: Clock) -> None:
         self._clock = clock
+        self.adopt(keys)
+        self._rates = RateLimiter()
+        self._wrong = WrongKeys()
+
+    def adopt(self, keys: Sequence[KeySettings]) -> None:
+        """Let these in from now on, and nobody else; how much each has asked for still counts."""
         self._keys = [
             _Key(_digest(value.value.reveal()), value.until, _caller(key)) for key in keys for value in key.key
         ]
         self._local_admin = not keys
-        self._rates = RateLimiter()
-        self._wrong = WrongKeys()
 
     def admit(self, request: web.Request, allowed: frozenset[Scope]) -> Caller:
         """The caller of a request; Problem 401, 403 or 429."""

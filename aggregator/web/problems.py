@@ -55,9 +55,9 @@ _ADVICE: Final = {
 class FieldProblems(Problem):
     """Several fields are at fault; the problem itself speaks of the first one."""
 
-    def __init__(self, errors: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, errors: Sequence[tuple[str, str]], kind: ProblemKind = ProblemKind.INVALID_FIELD) -> None:
         field, detail = errors[0]
-        super().__init__(ProblemKind.INVALID_FIELD, detail, field or None)
+        super().__init__(kind, detail, field or None)
         self.errors = tuple(errors)
 
 

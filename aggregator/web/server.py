@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final, cast
 
@@ -17,6 +18,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client import Counter, Histogram
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
+from aggregator.config import KeySettings
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger, say_often
 from aggregator.storage.database import patience
@@ -35,7 +37,7 @@ from aggregator.web.routes import ROUTES
 from aggregator.web.services import SERVICES, WebServices
 from aggregator.web.sites import start_sites
 
-__all__ = ["WebServices", "create_app", "start_sites"]
+__all__ = ["WebServices", "create_app", "let_in", "start_sites"]
 
 log = get_logger()
 
@@ -75,6 +77,11 @@ def create_app(services: WebServices) -> web.Application:
 
     app.on_shutdown.append(close_feed)
     return app
+
+
+def let_in(app: web.Application, keys: Sequence[KeySettings]) -> None:
+    """Callers are those of another config from now on."""
+    app[GATE].adopt(keys)
 
 
 def _handler(route: Route, gate: Gate) -> Handler:

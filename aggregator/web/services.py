@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
+from aggregator.config.changes import Change
+from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.flow.base import House
 from aggregator.flow.intake import Intake
 
@@ -20,6 +22,18 @@ LOOP_LIMIT_S: Final = 30.0
 
 def usual_loop_limit_s(_name: str) -> float:
     return LOOP_LIMIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Another config was taken over: what differs, and what of it may not be meant."""
+
+    changes: tuple[Change, ...]
+    warnings: tuple[str, ...]
+
+
+async def _no_file() -> Reloaded:
+    raise Problem(ProblemKind.CONFLICT, "this daemon was not started from a config file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,8 @@ class WebServices:
     sync: Callable[[str], Awaitable[str | None]]
     """Fetch a provider's catalogue now; why it was not taken over, or None."""
     version: str
+    reload: Callable[[], Awaitable[Reloaded]] = _no_file
+    """Read the config again. ConfigError, NeedsRestart and StorageUnavailable: nothing was changed."""
     loop_limit_s: Callable[[str], float] = usual_loop_limit_s
     """How old a loop of this name may get before `/livez` fails."""
     redact: Callable[[str], None] = lambda _: None

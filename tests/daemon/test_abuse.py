@@ -198,7 +198,7 @@ def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
     with nobody() as url, running(tmp_path, url) as daemon:
         assert daemon.process is not None
         daemon.process.send_signal(signal.SIGHUP)
-        until("its answer", lambda: lines(daemon, "hangup_ignored"))
+        until("its answer", lambda: lines(daemon, "config_reloaded"))
         assert daemon.get("/readyz").status == 200
         assert daemon.signal(signal.SIGINT) == 0
         assert lines(daemon, "daemon_stopped")

@@ -296,7 +296,7 @@ async def test_a_crash_between_sending_and_recording_makes_the_wish_unclear(
     monkeypatch.setattr(Gateway, "cancels", dies)
     await street.canceling.run_once()
     with pytest.raises((Crash, asyncio.CancelledError)):
-        await asyncio.gather(*street.canceling._workers["smmplus"]._tasks)
+        await asyncio.gather(*street.canceling._crews._workers["smmplus"]._tasks)
     monkeypatch.setattr(Gateway, "cancels", real)
     assert asked(street) == 1
     await street.restart()

@@ -714,3 +714,39 @@ async def test_a_status_that_no_standard_knows_gets_no_series_of_its_own(make: M
         await gateway.add(FOLLOWERS)
     assert calls("inventive", "add", "http_other") == 4
     assert calls("inventive", "add", "http_599") == 0
+
+
+# --- another config for the same account -----------------------------------------------------------------------------
+
+
+async def test_a_gateway_with_other_limits_goes_on_with_what_the_one_before_found_out(make: Make) -> None:
+    before = make(timeout_s=30)
+    before.use_batch(Batch(BatchForm.ORDER, 50))
+    before.tries.note("refills", in_vain=True)
+    async with before.turn(Priority.PURCHASE):
+        after = make(timeout_s=5, max_concurrency=1)
+        after.succeed(before)
+        asked = asyncio.ensure_future(_one_turn(after))
+        await asyncio.sleep(0)
+        assert not asked.done(), "the call that is under way has the only place"
+    await asked
+    assert (after.batch, after.tries.in_vain("refills")) == (Batch(BatchForm.ORDER, 50), True)
+    assert after.timeout_s == 5
+
+
+@pytest.mark.parametrize(
+    "other", [{"url": "https://other.test/api/v2"}, {"api_key": "another-key-0001"}, {"dialect": "hstockplus"}]
+)
+async def test_another_account_under_the_same_name_begins_anew(make: Make, other: dict[str, Any]) -> None:
+    before = make()
+    before.use_batch(Batch(BatchForm.ORDER, 50))
+    before.tries.note("refills", in_vain=True)
+    after = make(**other)
+    after.succeed(before)
+    assert not after.tries.in_vain("refills")
+    assert after.batch.limit != 50
+
+
+async def _one_turn(gateway: Gateway) -> None:
+    async with gateway.turn(Priority.PURCHASE):
+        return

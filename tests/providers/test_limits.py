@@ -454,3 +454,44 @@ async def test_no_storm_of_comings_and_goings_breaks_the_limits(time: Time) -> N
     assert all_.limiter.waiting == 0
     await time.passes(2)
     assert await can_take(all_.limiter, 3)
+
+
+# --- other limits ----------------------------------------------------------------------------------------------------
+
+
+async def test_more_places_are_taken_at_once_and_fewer_when_enough_have_left(time: Time) -> None:
+    all_ = crowd(time, 2)
+    for index in range(9):
+        all_.come(f"purchase {index}", PURCHASE)
+    await settled()
+    assert len(all_.running) == 2
+    all_.limiter.change(4, 0)
+    await settled()
+    assert len(all_.running) == 4
+    all_.limiter.change(1, 0)
+    await all_.leave(*sorted(all_.running)[:3])
+    assert len(all_.running) == 1
+    await all_.leave(*all_.running)
+    assert len(all_.running) == 1
+    await all_.empty()
+
+
+async def test_what_has_begun_counts_under_another_rate_and_a_pause_goes_on(time: Time) -> None:
+    all_ = crowd(time, 100, per_second=4)
+    for index in range(20):
+        all_.come(str(index), PURCHASE)
+    await settled()
+    assert len(all_.began) == 4
+    all_.limiter.change(100, 2)
+    await settled()
+    assert len(all_.began) == 4
+    await time.passes(1.0)
+    assert len(all_.began) == 6, "two a second from now on"
+    all_.limiter.pause(10)
+    all_.limiter.change(100, 50)
+    await time.passes(9.9)
+    assert len(all_.began) == 6
+    assert all_.limiter.quiet_s > 0
+    await time.passes(0.2)
+    assert len(all_.began) == 20
+    await all_.empty()

@@ -87,6 +87,7 @@ SCOPES: list[tuple[str, str, set[str]]] = [
     ("POST", "/v1/webhooks/erp/secret", {ADMIN}),
     ("POST", "/v1/webhooks/erp/test", {ADMIN}),
     ("POST", "/v1/webhooks/erp/replay", {ADMIN}),
+    ("POST", "/v1/reload", {ADMIN}),
 ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from aggregator.web.operations import Route
-from aggregator.web.routes import events, machines, orders, panel, providers, services, sms, webhooks
+from aggregator.web.routes import config, events, machines, orders, panel, providers, services, sms, webhooks
 
 ROUTES: Final[tuple[Route, ...]] = (
     *orders.ROUTES,
@@ -19,5 +19,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *sms.ROUTES,
     *webhooks.ROUTES,
     *panel.ROUTES,
+    *config.ROUTES,
     *machines.ROUTES,
 )

@@ -1,0 +1,44 @@
+"""`POST /v1/reload`: the daemon goes by its config file as it is now, or says why it does not."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from aggregator.config import ConfigError
+from aggregator.config.changes import NeedsRestart
+from aggregator.domain.errors import ProblemKind
+from aggregator.flow.base import House
+from aggregator.storage.database import Connection
+from aggregator.web.auth import Caller
+from aggregator.web.bodies import read_body
+from aggregator.web.models import MAX_ERRORS, EmptyRequest, read_optional
+from aggregator.web.once import once
+from aggregator.web.problems import FieldProblems
+from aggregator.web.rendering import Answer, dumps
+from aggregator.web.services import Reloaded, services_of
+
+
+async def reload(request: web.Request, caller: Caller) -> web.Response:
+    """200 with what differs; 409 with all that is wrong with the file, and nothing was changed."""
+    services = services_of(request)
+    body = await read_body(request)
+
+    async def work(recording: House) -> None:
+        read_optional(EmptyRequest, body)
+        try:
+            reloaded = await services.reload()
+        except ConfigError as exc:
+            problems = [(one.path, one.message) for one in exc.problems]
+        except NeedsRestart as exc:
+            problems = [(path, "is read at the start alone; restart the daemon to apply this") for path in exc.paths]
+        else:
+            await recording.database.write(lambda _: reloaded)
+            return
+        raise FieldProblems(problems[:MAX_ERRORS], ProblemKind.CONFLICT)
+
+    return await once(request, services.house, caller.name, body, work, _answer)
+
+
+def _answer(_connection: Connection, reloaded: Reloaded) -> Answer:
+    changes = [{"path": one.path, "how": one.how} for one in reloaded.changes]
+    return Answer(200, dumps({"changes": changes, "warnings": list(reloaded.warnings)}))
