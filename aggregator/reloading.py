@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from prometheus_client import Gauge
+
 from aggregator.config import ConfigError, KeySettings, ProviderSettings, Settings
 from aggregator.config.changes import Change, NeedsRestart, changes, needs_restart
 from aggregator.domain.errors import StorageUnavailable
@@ -30,6 +32,12 @@ from aggregator.web.services import Reloaded
 
 log = get_logger()
 
+LAST_RELOAD: Final = Gauge(
+    "aggregator_config_last_reload_successful", "Whether the config was taken over when it was last read: 1, else 0."
+)
+IN_USE_SINCE: Final = Gauge(
+    "aggregator_config_last_reload_success_timestamp_seconds", "When the config in use was read."
+)
 _NAMED: Final = 20
 """How many paths a log line names."""
 
@@ -49,17 +57,27 @@ class Reloading:
     """Tells the doors who may call."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def __post_init__(self) -> None:
+        self._note(good=True)
+
     async def reload(self) -> Reloaded:
         """Take the file over as it is now. ConfigError, NeedsRestart and StorageUnavailable: nothing was changed."""
         async with self._turn:
             try:
                 reloaded = await self._reload()
             except (ConfigError, NeedsRestart, StorageUnavailable) as exc:
+                self._note(good=False)
                 log.error("config_refused", problems=str(exc).splitlines(), reason="the config in use stays as it was")
                 raise
+            self._note(good=True)
             paths = [f"{one.path} ({one.how})" for one in reloaded.changes]
             log.info("config_reloaded", changes=len(paths), paths=paths[:_NAMED], warnings=list(reloaded.warnings))
             return reloaded
+
+    def _note(self, *, good: bool) -> None:
+        LAST_RELOAD.set(int(good))
+        if good:
+            IN_USE_SINCE.set(self.house.clock.now().timestamp())
 
     async def _reload(self) -> Reloaded:
         house = self.house
