@@ -60,6 +60,13 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml $(VENV)/.made
 	$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.run
 
+# What JavaScript's users verify webhooks with, for the tests to ask: with npm, else without, and a test says so.
+VERIFIERS := $(VENV)/verifiers
+$(VERIFIERS)/.made: tests/receivers/package.json tests/receivers/package-lock.json $(VENV)/.made
+	@mkdir -p $(VERIFIERS) && cp tests/receivers/package.json tests/receivers/package-lock.json $(VERIFIERS)
+	@if (cd $(VERIFIERS) && npm ci --silent --no-audit --no-fund --ignore-scripts) >/dev/null 2>&1; then touch $@; \
+		else echo "SKIPPED: no npm, or no packages to be had: the published verifier of JavaScript is not asked" >&2; fi
+
 # --- running ----------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -70,7 +77,7 @@ demo: $(VENV)/.run ## sandbox, daemon, webhook listener and a few orders, live; 
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((n + 1)))
 
 .PHONY: test
-test: $(VENV)/.dev ## all tests
+test: $(VENV)/.dev $(VERIFIERS)/.made ## all tests
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: simulate
