@@ -55,7 +55,11 @@ class FileLock:
         real = database.resolve()
         real.parent.mkdir(parents=True, exist_ok=True)
         path = real.with_name(real.name + ".lock")
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            reason = f"{path} cannot be written ({exc.strerror}); SQLite needs a folder that it may write to"
+            raise StorageUnavailable(reason) from exc
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -6,6 +6,7 @@ It is looked at before anything is opened for writing: SQLite's switch to WAL al
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -85,7 +86,14 @@ def _in_file(path: Path) -> frozenset[str]:
             # What a crash left half done cannot be finished by a reader; whoever opens the file next finishes it.
             return _tables(path, "rw")
     except sqlite3.Error as exc:
-        raise StorageUnavailable(f"the file cannot be read: {exc}") from exc
+        # Its log lies beside it, so even to read it SQLite writes.
+        hint = "" if _writable(path.parent) else f"; {path.parent} cannot be written, which SQLite needs even to read"
+        raise StorageUnavailable(f"the file cannot be read: {exc}{hint}") from exc
+
+
+def _writable(folder: Path) -> bool:
+    """Asked of the system, whose root may write everywhere but on a read-only disk."""
+    return os.access(folder, os.W_OK)
 
 
 def _tables(path: Path, mode: str) -> frozenset[str]:
