@@ -28,8 +28,8 @@ ALIKE: Final = 88
 SHORTEST: Final = 5
 """Letters of a word that may be a misspelling; shorter ones are too near to too much."""
 LONGEST: Final = 30
-MANY: Final = 20
-"""Unknown words from which two names must have the very same ones."""
+MANY: Final = 3
+"""Unknown words of one name alone; with more of them it is another thing, however they are spelt."""
 GOOD: Final = 80
 """A score from which an offer is worth showing: one unknown word more or less passes, two do not."""
 
@@ -153,10 +153,7 @@ def mended(word: str) -> str:
 
 def _left(words: Words, others: Words) -> list[str]:
     """The words that have no counterpart among the others."""
-    left = sorted(words - others)
-    if not left or max(len(words), len(others)) > MANY:
-        return left
-    return [word for word in left if not any(_alike(word, other) for other in others)]
+    return [word for word in sorted(words - others) if not any(_alike(word, other) for other in others)]
 
 
 def _alike(one: str, other: str) -> bool:
@@ -170,27 +167,28 @@ def _alike(one: str, other: str) -> bool:
 # --- two offers ----------------------------------------------------------------------------------------------------
 
 
-def compare(ours: Shown, theirs: Shown) -> Likeness | None:
-    """How alike two offers are; None where they are two things."""
+def compare(ours: Shown, theirs: Shown, least: int = 0) -> Likeness | None:
+    """How alike two offers are; None where they are two things, or less alike than `least`."""
     here, there = ours.ware, theirs.ware
-    if not set(here.keys) & set(there.keys) or opposed(here, there) is not None:
+    if here.keys != there.keys and not set(here.keys) & set(there.keys):
+        return None
+    if max(len(here.unknown - there.unknown), len(there.unknown - here.unknown)) > MANY or opposed(here, there):
         return None
     lost, gained = _left(here.unknown, there.unknown), _left(there.unknown, here.unknown)
     if lost and gained and "".join(lost) != "".join(gained):
         return None  # other words in the place of words
     if (lost or gained) and not (here.plain and there.plain):
         return None
-    score = 100
-    differs = []
-    if lost or gained:
-        score -= UNKNOWN_WORD * max(len(lost), len(gained))
-        differs.append(Difference("words", _listed(lost), _listed(gained)))
+    score = 100 - UNKNOWN_WORD * max(len(lost), len(gained))
+    differs = [Difference("words", _listed(lost), _listed(gained))] if lost or gained else []
     for part, difference in (_quality(here, there), _alternatives(here, there), _guarantee(here, there)):
         score -= part
         differs += [difference] if difference is not None else []
-    score -= round((100 - fuzz.token_sort_ratio(here.text, there.text)) * MOST_WORDING / 100)
-    differs += _beside(ours, theirs)
-    return Likeness(max(score, 0), _why(here, there), tuple(differs))
+    if score >= least and here.text != there.text:
+        score -= round((100 - fuzz.token_sort_ratio(here.text, there.text)) * MOST_WORDING / 100)
+    if max(score, 0) < least:
+        return None
+    return Likeness(max(score, 0), _why(here, there), (*differs, *_beside(ours, theirs)))
 
 
 def _listed(words: Iterable[str]) -> str:
@@ -274,6 +272,7 @@ class Shelf:
     def __init__(self, offers: Iterable[Shown]) -> None:
         self._offers = sorted(offers, key=lambda offer: offer.key)
         self._by_key: dict[object, list[Shown]] = defaultdict(list)
+        self._texts: dict[object, list[str]] = {}
         for offer in self._offers:
             for key in offer.ware.keys:
                 self._by_key[key].append(offer)
@@ -286,10 +285,10 @@ class Shelf:
                 yield from block
                 continue
             # What is told by unknown words alone may have thousands beside it; few of them have the same words.
-            texts = [_listed(offer.ware.unknown) for offer in block]
-            found = process.extract(
-                _listed(ours.ware.unknown), texts, scorer=fuzz.ratio, score_cutoff=ALIKE - 10, limit=None
-            )
+            if key not in self._texts:
+                self._texts[key] = [_listed(offer.ware.unknown) for offer in block]
+            wanted = _listed(ours.ware.unknown)
+            found = process.extract(wanted, self._texts[key], scorer=fuzz.ratio, score_cutoff=ALIKE - 10, limit=None)
             yield from (block[place] for _, _, place in sorted(found, key=lambda one: one[2]))
 
     def like(self, ours: Sequence[Shown], *, taken: AbstractSet[OfferKey], least: int) -> list[Proposal]:
@@ -299,11 +298,9 @@ class Shelf:
             for offer in self.near(mine):
                 if offer.key in taken:
                     continue
-                likeness = compare(mine, offer)
-                if likeness is None or likeness.score < least:
-                    continue
+                likeness = compare(mine, offer, least)
                 known = best.get(offer.key)
-                if known is None or likeness.score > known.likeness.score:
+                if likeness is not None and (known is None or likeness.score > known.likeness.score):
                     best[offer.key] = Proposal(offer, mine, likeness)
         return sorted(best.values(), key=lambda one: (-one.likeness.score, *cheapest_first(one.offer)))
 
@@ -320,10 +317,8 @@ class Shelf:
 
 
 def _block(ware: Ware) -> object:
-    """Of what a group of its own is made: a guarantee is worth a service of its own."""
-    if ware.kind != "smm":
-        return ware.keys
-    return ware.keys, _terms(ware.guarantee), None if ware.plain else ware.unknown
+    """Of what a group of its own is made: another guarantee, or a word that nobody knows, is worth another service."""
+    return ware.keys if ware.kind != "smm" else (ware.keys, _terms(ware.guarantee), ware.unknown)
 
 
 def _part(block: Iterable[Shown], least: int) -> Iterator[list[Proposal]]:
@@ -331,8 +326,8 @@ def _part(block: Iterable[Shown], least: int) -> Iterator[list[Proposal]]:
     groups: list[tuple[Shown, list[Proposal]]] = []
     for offer in sorted(block, key=_plainness):
         for leader, members in groups:
-            likeness = compare(leader, offer)
-            if likeness is not None and likeness.score >= least:
+            likeness = compare(leader, offer, least)
+            if likeness is not None:
                 members.append(Proposal(offer, leader, likeness))
                 break
         else:
@@ -349,8 +344,7 @@ def _providers(offers: Iterable[Shown]) -> set[str]:
 
 
 def _plainness(offer: Shown) -> tuple[int, int, OfferKey]:
-    ware = offer.ware
-    return len(ware.unknown) + len(ware.qualities), len(ware.text), offer.key
+    return len(offer.ware.qualities), len(offer.ware.text), offer.key
 
 
 def cheapest_first(offer: Shown) -> tuple[bool, int, OfferKey]:

@@ -280,11 +280,23 @@ def _settings_of(offer: Shown) -> dict[str, str]:
     return {"provider": offer.provider, "project": offer.row.service, **country}
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes double quotes where quotes are needed, as config.example.yaml does, and never an alias."""
+
+    def choose_scalar_style(self) -> str:
+        style: str = super().choose_scalar_style()
+        return '"' if style == "'" else style
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def _flow(value: Mapping[str, Any]) -> str:
     """A mapping in one line of YAML."""
-    return yaml.safe_dump(
-        dict(value), default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
-    ).strip()
+    text: str = yaml.dump(
+        dict(value), Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
+    )
+    return text.strip()
 
 
 def service_names(found: Suggestions) -> list[str]:

@@ -442,6 +442,8 @@ _MIXED: Final = re.compile(r"[^\W\d_]*(?:[a-z][асеіорхуԁһјѕ]|[асе
 
 def fold(text: str) -> str:
     """A text as it is looked up: small letters of the plainest form, without accents, styles and lookalikes."""
+    if text.isascii():
+        return text.casefold()
     text = unicodedata.normalize("NFKC", text.translate(_STYLED)).casefold().translate(_STYLED)
     text = _MARKS.sub("", unicodedata.normalize("NFD", text))
     text = unicodedata.normalize("NFC", text)

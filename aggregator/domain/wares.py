@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import Final
 
@@ -32,30 +33,44 @@ _RANGE: Final = rf"{_COUNT}\+?(?:\s*(?:-|–|—|~|/|to)\s*{_COUNT})?\+?"
 _SPAN: Final = r"(?:s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?|gün|saat)"
 _PROMISE: Final = r"(?:re-?fill?s?|refil|guaranteed?|warranty)"
 _TERM: Final = r"\d{1,4}\s*-?\s*(?:d(?:ays?)?|m(?:onths?)?|y(?:ears?)?)\b"
-_GUARANTEE: Final = re.compile(
-    rf"\b(?:no|non|not|without|zero)[\s\-_]*(?:auto[\s\-_]*)?{_PROMISE}\b|\bnr\b"
-    rf"|\ba?r\s*-?\s*(?:\d{{1,4}}d?\b|∞)|\b\d{{2,4}}d?\s?a?r\b"
-    rf"|(?:auto[\s\-_]*)?\b{_PROMISE}\W{{0,3}}(?:for\W*)?{_TERM}|{_TERM}\W{{0,3}}(?:auto\W*)?{_PROMISE}"
-    rf"|\blife[\s\-_]*time\b(?:\W{{0,2}}{_PROMISE})?|\bforever\b|\bauto[\s\-_]*{_PROMISE}\b"
-    rf"|\b{_PROMISE}\s*[:=\-–]?\s*(?:no|none|off|not available|disabled|yes|button)\b|\b{_PROMISE}\b"
+
+
+def _words(first: str, *ways: str) -> re.Pattern[str]:
+    """What begins with a word or figure; `first` are the letters that it may begin with, so that others cost little."""
+    return re.compile(rf"(?<![^\W_])(?=[{first}])(?:{'|'.join(ways)})")
+
+
+_GUARANTEE: Final = _words(
+    r"nwzarglf\d",
+    rf"(?:no|non|not|without|zero)[\s\-_]*(?:auto[\s\-_]*)?{_PROMISE}\b|nr\b",
+    r"a?r\s*-?\s*(?:\d{1,4}d?\b|∞)|\d{2,4}d?\s?a?r\b",
+    rf"(?:auto[\s\-_]*)?{_PROMISE}\W{{0,3}}(?:for\W*)?{_TERM}|{_TERM}\W{{0,3}}(?:auto\W*)?{_PROMISE}",
+    rf"life[\s\-_]*time\b(?:\W{{0,2}}{_PROMISE})?|forever\b|auto[\s\-_]*{_PROMISE}\b",
+    rf"{_PROMISE}\s*[:=\-–]?\s*(?:no|none|off|not available|disabled|yes|button)\b|{_PROMISE}\b",
 )
 _BARE_DAYS: Final = re.compile(r"\b(\d{1,4})\s*-?\s*d(?:ays?)?\b")
-_PACE: Final = re.compile(
-    rf"(?:speed\W{{0,4}})?(?:up\s*to\s*)?{_RANGE}\W{{0,2}}(?:/|per|a|every)\s*(?:24\s*)?(?:{_SPAN}|daily)\b"
-    rf"|\b(?:start(?:s|ing)?|instant|eta|delivery|complet\w+|begins?)\W{{0,3}}(?:time\W{{0,3}})?(?:in\s+|within\s+)?"
-    rf"{_RANGE}\s*{_SPAN}\b"
-    rf"|\b\d+(?:[.,]\d+)?\s*(?:{_SPAN})?\s*(?:-|–|—|~|/|to)\s*\d+(?:[.,]\d+)?\s*{_SPAN}\b(?:\W{{0,2}}start\w*)?"
-    rf"|\b\d+\s*{_SPAN}\W{{0,2}}(?:start\w*|delivery|completion)\b"
-    rf"|\b(?:drops?|dropping)\W{{0,3}}(?:rate\W{{0,3}})?(?:up\s*to\s*)?{_RANGE}\s*%|{_RANGE}\s*%\s*\W{{0,2}}drops?\b"
-    rf"|\b100\s*%|\b24\s*/\s*7\b"
+_PACE: Final = _words(
+    r"suiecbd\d",
+    rf"(?:speed\W{{0,4}})?(?:up\s*to\s*)?{_RANGE}\W{{0,2}}(?:/|per|a|every)\s*(?:24\s*)?(?:{_SPAN}|daily)\b",
+    r"(?:start(?:s|ing)?|instant|eta|delivery|complet\w+|begins?)\W{0,3}(?:time\W{0,3})?(?:in\s+|within\s+)?"
+    rf"{_RANGE}\s*{_SPAN}\b",
+    rf"\d+(?:[.,]\d+)?\s*(?:{_SPAN})?\s*(?:-|–|—|~|/|to)\s*\d+(?:[.,]\d+)?\s*{_SPAN}\b(?:\W{{0,2}}start\w*)?",
+    rf"\d+\s*{_SPAN}\W{{0,2}}(?:start\w*|delivery|completion)\b",
+    rf"(?:drops?|dropping)\W{{0,3}}(?:rate\W{{0,3}})?(?:up\s*to\s*)?{_RANGE}\s*%|{_RANGE}\s*%\s*\W{{0,2}}drops?\b",
+    r"100\s*%|24\s*/\s*7\b",
 )
-_LIMITS: Final = re.compile(
-    rf"\b(?:per\s*)?(?:day|daily|hourly|hour|speed)\W{{0,3}}(?:up\s*to\s*)?{_RANGE}"
-    rf"|\b(?:max(?:imum)?|min(?:imum)?|up\s*to|limits?|qty|quantity)\W{{0,3}}{_RANGE}|{_COUNT}\s*max\b"
-    rf"|\bserver\W{{0,2}}\d+|\b[sv]\d{{1,2}}\b|#\s*\d+|\bid\W{{0,2}}\d+|^\W*\d{{1,6}}\s*[-–—~|:.)\]]"
-    rf"|[$€£₹]\s*{_COUNT}|{_COUNT}\s*(?:[$€£₹]|usd\b|eur\b)"
+_LIMITS: Final = _words(
+    r"pdhsmulqvi#$€£₹\d",
+    rf"(?:per\s*)?(?:day|daily|hourly|hour|speed)\W{{0,3}}(?:up\s*to\s*)?{_RANGE}",
+    rf"(?:max(?:imum)?|min(?:imum)?|up\s*to|limits?|qty|quantity)\W{{0,3}}{_RANGE}|{_COUNT}\s*max\b",
+    r"server\W{0,2}\d+|[sv]\d{1,2}\b|#\s*\d+|id\W{0,2}\d+",
+    rf"[$€£₹]\s*{_COUNT}|{_COUNT}\s*(?:[$€£₹]|usd\b|eur\b)",
 )
+_NUMBERING: Final = re.compile(r"^\W*\d{1,6}\s*[-–—~|:.)\]]")
 _BIG: Final = re.compile(r"\b\d+(?:[.,]\d+)?\s?[km]\b\+?")
+_DIGIT: Final = re.compile(r"\d")
+_HOURS: Final = re.compile(r"\b(\d+(?:\.\d+)?)\s?k(?=\s*\+?\s*(?:watch\s*)?(?:hours?|hrs?)\b)")
+"""Thousands of hours, which are what is sold, and no limit."""
 _THOUSANDS: Final = re.compile(r"\b(\d+(?:\.\d+)?)\s?k\b")
 _GROUPED: Final = re.compile(r"\b\d{1,3}(?:,\d{3})+\b")
 _DURATION: Final = re.compile(
@@ -217,7 +232,7 @@ def _service(row: CatalogueRow, guarantee: Guarantee, mend: Mend) -> Ware:
     kind_type = service_type("smm", row.type)
     whole = kind_type is not None and kind_type.per_order
     name = _read(row.name, mend, whole=whole, guarantee=guarantee.days)
-    category = _read(f"{row.category} | {row.subcategory}", mend, whole=whole, guarantee=None)
+    category = _category(row.category, row.subcategory, mend)
     parts, around = name.parts, []
     for part in (Part.PLATFORM, Part.ACTION, Part.MANNER, Part.PLACE):
         if not parts[part] and category.parts[part]:
@@ -290,7 +305,7 @@ def _product(row: CatalogueRow, guarantee: Guarantee, mend: Mend) -> Ware:
     name = _read(row.name, mend, whole=True, guarantee=None, goods=True)
     words, around = _everything(name), []
     if not name.parts[Part.PLATFORM]:
-        category = _read(f"{row.category} | {row.subcategory}", mend, whole=True, guarantee=None, goods=True)
+        category = _category(row.category, row.subcategory, mend)
         more = category.parts[Part.PLATFORM] or (set() if name.unknown else _everything(category))
         around = sorted(more - words)
         words |= more
@@ -340,25 +355,36 @@ def _country(code: str, title: str) -> Words:
     return frozenset({f"{fold(code).strip()} {fold(title).strip()}".strip()})
 
 
+@lru_cache(maxsize=4096)
+def _category(category: str, subcategory: str, mend: Mend) -> _Said:
+    """What a category says; thousands of rows have the same. Whoever gets it changes nothing of it."""
+    return _read(f"{category[:MAX_NAME]} | {subcategory[:MAX_NAME]}", mend, whole=True, guarantee=None)
+
+
 def _read(text: str, mend: Mend, *, whole: bool, guarantee: int | None, goods: bool = False) -> _Said:
     """A text by its words. `whole`: its figures are pieces of a package or a product's, not limits; `goods`: it is a
     product's."""
     said = _Said()
     text = _places(text, said)
     folded = _SEPARATE.sub(lambda found: f" {found[0]} ", fold(text))
-    folded = _GROUPED.sub(lambda found: found[0].replace(",", ""), folded)
-    folded = re.sub(r"\b(\d+(?:\.\d+)?)\s?k(?=\s*\+?\s*(?:watch\s*)?(?:hours?|hrs?)\b)", _thousand, folded)
-    folded = _GUARANTEE.sub(" ", folded)
+    folded = _GUARANTEE.sub(" ", _GROUPED.sub(lambda found: found[0].replace(",", ""), folded))
+    if _DIGIT.search(folded):
+        folded = _figures(folded, said, whole=whole, guarantee=guarantee, goods=goods)
+    _sort(_TOKEN.findall(folded), said, mend)
+    return said
+
+
+def _figures(folded: str, said: _Said, *, whole: bool, guarantee: int | None, goods: bool) -> str:
+    """The text without figures that tell of pace and limits, and without durations, which are said."""
+    folded = _HOURS.sub(_thousand, folded)
     if guarantee and not goods:
         folded = _BARE_DAYS.sub(lambda found: " " if int(found[1]) == guarantee else found[0], folded)
     if not goods:
         folded = _PACE.sub(" ", folded)
     folded = _DURATION.sub(lambda found: _duration(found, said), folded)
     if not goods:
-        folded = _LIMITS.sub(" ", folded)
-    folded = _THOUSANDS.sub(_thousand, folded) if whole else _BIG.sub(" ", folded)
-    _sort(_TOKEN.findall(folded), said, mend)
-    return said
+        folded = _LIMITS.sub(" ", _NUMBERING.sub(" ", folded))
+    return _THOUSANDS.sub(_thousand, folded) if whole else _BIG.sub(" ", folded)
 
 
 def _thousand(found: re.Match[str]) -> str:
