@@ -170,7 +170,7 @@ def _alike(one: str, other: str) -> bool:
 def compare(ours: Shown, theirs: Shown, least: int = 0) -> Likeness | None:
     """How alike two offers are; None where they are two things, or less alike than `least`."""
     here, there = ours.ware, theirs.ware
-    if here.keys != there.keys and not set(here.keys) & set(there.keys):
+    if not here.keys or (here.keys != there.keys and not set(here.keys) & set(there.keys)):
         return None
     if max(len(here.unknown - there.unknown), len(there.unknown - here.unknown)) > MANY or opposed(here, there):
         return None

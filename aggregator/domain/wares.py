@@ -151,13 +151,15 @@ class Ware:
 
     @property
     def keys(self) -> tuple[object, ...]:
-        """What must be equal: two wares may be one if they share a key. None for a row that says nothing."""
+        """What must be equal: two wares may be one if they share a key. A row that says not what it sells has none."""
         if self.kind == "sms":
             return tuple(("sms", self.places, words) for words in self.alternatives)
         if self.kind == "product":
             return (("product", self.words),) if self.words else ()
+        if not self.actions and not self.unknown and self.type == "Default":
+            return ()
         said = (self.platforms, self.actions, self.objects, self.manners, self.places, self.figures)
-        return (("smm", self.type, *said),) if any(said) or self.unknown else ()
+        return (("smm", self.type, *said),)
 
     @property
     def plain(self) -> bool:
