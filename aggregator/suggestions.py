@@ -172,7 +172,9 @@ def compare(ours: Shown, theirs: Shown, least: int = 0) -> Likeness | None:
     here, there = ours.ware, theirs.ware
     if not here.keys or (here.keys != there.keys and not set(here.keys) & set(there.keys)):
         return None
-    if max(len(here.unknown - there.unknown), len(there.unknown - here.unknown)) > MANY or opposed(here, there):
+    if max(len(here.unknown - there.unknown), len(there.unknown - here.unknown)) > MANY:
+        return None
+    if opposed(here.qualities, there.qualities) or opposed(there.qualities, here.qualities):
         return None
     lost, gained = _left(here.unknown, there.unknown), _left(there.unknown, here.unknown)
     if lost and gained and "".join(lost) != "".join(gained):
@@ -322,19 +324,23 @@ def _block(ware: Ware) -> object:
 
 
 def _part(block: Iterable[Shown], least: int) -> Iterator[list[Proposal]]:
-    """Groups within a block. Every member is like its leader, so that no chain leads from one thing to another."""
-    groups: list[tuple[Shown, list[Proposal]]] = []
+    """Groups within a block. Every member is like its leader, so that no chain leads from one thing to another; and
+    real ones and bots are in none together, although both may be like one that says neither."""
+    groups: list[tuple[Shown, list[Proposal], set[str]]] = []
     for offer in sorted(block, key=_plainness):
-        for leader, members in groups:
-            likeness = compare(leader, offer, least)
+        qualities = offer.ware.qualities
+        for leader, members, all_qualities in groups:
+            clash = opposed(frozenset(all_qualities), qualities) or opposed(qualities, frozenset(all_qualities))
+            likeness = None if clash else compare(leader, offer, least)
             if likeness is not None:
                 members.append(Proposal(offer, leader, likeness))
+                all_qualities |= qualities
                 break
         else:
             alone = compare(offer, offer)
             if alone is not None:
-                groups.append((offer, [Proposal(offer, offer, alone)]))
-    for _, members in groups:
+                groups.append((offer, [Proposal(offer, offer, alone)], set(qualities)))
+    for _, members, _ in groups:
         if len(_providers(one.offer for one in members)) > 1:
             yield sorted(members, key=lambda one: cheapest_first(one.offer))
 

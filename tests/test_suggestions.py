@@ -192,6 +192,14 @@ def test_groups_are_of_several_providers_and_begin_with_the_cheapest() -> None:
     assert [one.likeness.same for one in group] == [True, False, True]
 
 
+def test_a_group_never_has_real_ones_and_bots() -> None:
+    names = ("Instagram Likes", "IG Likes Bots", "IG Likes Real", "Instagram Likes Real", "Instagram Likes Bots")
+    rows = [offer(name, f"{provider}/1") for name, provider in zip(names, "abcde", strict=True)]
+    groups = Shelf(rows).groups(taken=set(), least=GOOD)
+    found = [{quality for one in group for quality in one.offer.ware.qualities} for group in groups]
+    assert sorted(map(sorted, found)) == [["bot"], ["real"]]
+
+
 WORDS = """
 Instagram IG TikTok Followers Likes Story Views USA India HQ Real Bots R30 No Refill Ruby Peak Folowers ⚡ | [Max 50K]
 60 min Female 👍 подписчики

@@ -45,23 +45,21 @@ def print_table(found: Suggestions, *, new: bool) -> None:
 
 
 def _print_services(page: Page, found: Suggestions) -> None:
+    """Ours and what is proposed in one table, so that names stand below each other."""
     for one in found.services:
         cheapest = _cheapest(one.ours)
-        now = f"; ours cost {_price(cheapest)} at {_label(cheapest)}" if cheapest is not None else ""
-        page.heading(f"{one.name}: {_counted(len(one.proposals), 'proposal')}{now}")
+        per = f", prices per {cheapest.per}" if cheapest is not None and cheapest.per != 1 else ""
+        page.heading(f"{one.name}: {_counted(len(one.proposals), 'proposal')}{per}")
         if one.proposals:
             page.table(
-                ("score", "offer", "its name", "like", "name of ours", ">price", ">to ours", *_LIMITS),
-                [
+                ("score", "offer", "like", "name", ">price", ">to ours", *_LIMITS),
+                [("ours", _label(offer), "", *_cells(offer, "")) for offer in one.ours]
+                + [
                     (
                         str(proposal.likeness.score),
                         _label(proposal.offer),
-                        _name(proposal.offer),
                         _label(proposal.like),
-                        _name(proposal.like),
-                        _price(proposal.offer),
-                        _compared(proposal.offer, cheapest),
-                        *_limits(proposal.offer),
+                        *_cells(proposal.offer, _compared(proposal.offer, cheapest)),
                     )
                     for proposal in one.proposals
                 ],
@@ -75,22 +73,21 @@ def _print_services(page: Page, found: Suggestions) -> None:
         page.line()
 
 
+def _cells(offer: Shown, compared: str) -> tuple[str, ...]:
+    return _name(offer), _amount(offer), compared, *_limits(offer)
+
+
 def _print_groups(page: Page, found: Suggestions) -> None:
     names = service_names(found)
     page.line(f"{_counted(len(found.groups), 'new service')} of {found.compared} offers")
     page.line()
     for name, group in zip(names, found.groups, strict=True):
-        page.heading(f"{name}: {clean(group[0].like.ware.says())}")
+        per = f", prices per {group[0].offer.per}" if group[0].offer.per != 1 else ""
+        page.heading(f"{name}: {clean(group[0].like.ware.says())}{per}")
         page.table(
-            ("score", "offer", "its name", ">price", *_LIMITS),
+            ("score", "offer", "name", ">price", *_LIMITS),
             [
-                (
-                    str(one.likeness.score),
-                    _label(one.offer),
-                    _name(one.offer),
-                    _price(one.offer),
-                    *_limits(one.offer),
-                )
+                (str(one.likeness.score), _label(one.offer), _name(one.offer), _amount(one.offer), *_limits(one.offer))
                 for one in group
             ],
             indent=2,
@@ -138,11 +135,13 @@ def _name(offer: Shown) -> str:
     return cut(clean(" ".join(offer.row.name.split())), NAME)
 
 
+def _amount(offer: Shown) -> str:
+    return f"{offer.price.amount} {offer.price.currency}" if offer.price is not None else NOTHING
+
+
 def _price(offer: Shown) -> str:
-    if offer.price is None:
-        return NOTHING
     per = f" per {offer.per}" if offer.per != 1 else ""
-    return f"{offer.price.amount} {offer.price.currency}{per}"
+    return f"{_amount(offer)}{per}"
 
 
 def _cheapest(ours: Sequence[Shown]) -> Shown | None:

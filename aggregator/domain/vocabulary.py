@@ -268,18 +268,20 @@ low quality: lq, низкое качество, cheap quality
 mixed: mix, mix quality, mixed quality
 aged: old, old accounts, old account, aged accounts, aged account, old data, старые аккаунты, старые, eski
 non drop: no drop, non drops, nodrop, nondrop, zero drop, never drop, no drops
+stable
+natural: natural pattern, natural growth
 low drop: less drop, lower drop, little drop
 high drop: drops fast
 with posts: have posts
 with avatar: profile picture, profile pictures, with profile picture, with picture, with pictures, avatars
 """
 _NOTHING: Final = """
-account accounts acc accs accounts data user users people person profile quality speed start instant delivery
+account accounts acc accs accounts data user users people person file quality speed start instant delivery
 complete
 completion link url support statistics button working works work cheapest cheaper provider providers direct
 source own
 market world best seller bestseller recommend recommended most popular hot sale flash offer discount promo price low
-cost new update updated latest lvl level tier basic standard gold silver pro plus ultra mega super turbo express
+cost new update updated latest pro ultra mega super turbo express
 rapid
 hyper lightning medium normal average slowly gradual gradually safe secure trusted password without required
 require needed need login permission flag flags all type types any every each mixed select option options version

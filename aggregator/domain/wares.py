@@ -98,7 +98,7 @@ _DECORATION: Final = frozenset("⚡♻⛔⭐🌟✨✅☑✔✖❌🚀💎👑�
 """Signs that show no reaction."""
 _PRAISE: Final = """
 account accounts acc accs acct buy get instant instantly delivery fast best cheap cheapest quality good great top
-hot sale offer stock bulk price the a an of for and with in on to your our all data new
+hot sale offer stock bulk price the a an of for and with in on to your our
 """
 _TRIVIAL: Final = frozenset(_PRAISE.split())
 """Of a product nearly every word matters; these do not."""
@@ -153,7 +153,7 @@ class Ware:
     def keys(self) -> tuple[object, ...]:
         """What must be equal: two wares may be one if they share a key. A row that says not what it sells has none."""
         if self.kind == "sms":
-            return tuple(("sms", self.places, words) for words in self.alternatives)
+            return tuple(("sms", self.places, words) for words in sorted(self.alternatives, key=sorted))
         if self.kind == "product":
             return (("product", self.words),) if self.words else ()
         if not self.actions and not self.unknown and self.type == "Default":
@@ -205,14 +205,12 @@ def _promised(named: timedelta | None) -> int | None:
     return None if named is None else 0 if named == NONE else named.days
 
 
-def opposed(one: Ware, other: Ware) -> tuple[str, str] | None:
-    """Two qualities of which the one excludes the other: real followers are no bots."""
-    for left, right in OPPOSITES:
-        if left in one.qualities and right in other.qualities and right not in one.qualities:
-            return left, right
-        if right in one.qualities and left in other.qualities and left not in one.qualities:
-            return right, left
-    return None
+def opposed(one: Words, other: Words) -> bool:
+    """Whether a quality among the one excludes one among the other: real followers are no bots."""
+    return any(
+        (left in one and right in other and right not in one) or (right in one and left in other and left not in one)
+        for left, right in OPPOSITES
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -331,7 +329,7 @@ def _everything(said: _Said) -> set[str]:
 def _number(row: CatalogueRow) -> Ware:
     alternatives = set()
     for text in _ALTERNATIVES.split(fold(row.name)):
-        words = frozenset(word for word in _TOKEN.findall(text) if word not in _TRIVIAL)
+        words = frozenset(_TOKEN.findall(text))
         if words:
             alternatives.add(words)
     return Ware(

@@ -83,7 +83,7 @@ def test_offers_of_others_that_mean_the_same(shell: Shell) -> None:
     assert shell("services", "suggest", "--service", "followers") == 0
     said = shell.out
     for words in (
-        "followers: 2 proposals; ours cost 0.62 USD per 1000 at smmcheap/1",
+        "followers: 2 proposals, prices per 1000",
         "hstock/1  why: both say: instagram followers, Default",
         "hstock/1  differs: refill: 30 days here, none there; cancel: yes here, no there",
         "Instagram Followers Slow [365 days]",
