@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet
 from aggregator import __version__
 from aggregator.config import ProviderSettings, ServiceSettings, Settings, WebhookSettings
 from aggregator.domain import webhooks
+from aggregator.domain.catalogue import PRICE_PER
 from aggregator.domain.clock import Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.ids import new_id
@@ -26,7 +27,7 @@ from aggregator.flow.base import House
 from aggregator.flow.catalogue_sync import CatalogueSync
 from aggregator.flow.health import Health
 from aggregator.flow.readings import take_reading
-from aggregator.flow.storefront import PRICE_PER, Priced, Shelf, shelf
+from aggregator.flow.storefront import Priced, Shelf, shelf
 from aggregator.flow.views import load_world
 from aggregator.log import Redactor
 from aggregator.outbound import Delivered, Outbound

@@ -10,6 +10,7 @@ import click
 from aggregator.cli.options import asks_daemon, with_daemon
 from aggregator.cli.orders import link_option, max_cost_option, param_option, provider_option, quantity_option, wish_of
 from aggregator.cli.output import Page, emit_answer
+from aggregator.cli.suggest import suggest
 from aggregator.cli.target import Asked
 
 
@@ -77,3 +78,6 @@ def quote(asked: Asked, /, service: str, **said: Any) -> None:
     what = f"{shown(quoted.get('quantity'))} of {shown(quoted.get('service'))}"
     page.heading(f"{what}: {money(best.get('cost'))} at {offer(best)}" if best else f"{what}: nobody takes it now")
     show_candidates(page, quoted["candidates"])
+
+
+services.add_command(suggest)

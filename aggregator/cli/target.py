@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aggregator.cli.failures import BadConfig
-from aggregator.cli.settings import config_words
+from aggregator.cli.settings import config_words, read_raw
 
 if TYPE_CHECKING:
     from aggregator.config import Address, Settings
@@ -156,25 +155,11 @@ class _Door:
 
     @classmethod
     def read(cls, explicit: Path | None, environ: Mapping[str, str], cwd: Path) -> _Door:
-        from aggregator.config import ConfigError, find_config_path
-        from aggregator.config.document import parse
-
-        path = explicit
         try:
-            path = find_config_path(explicit, environ, cwd)
-            with path.open("rb") as file:
-                public = bool(stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077)
-                text = file.read().decode("utf-8-sig")
-            data = parse(text, str(path)).data
-        except ConfigError as exc:
-            words = config_words(path, exc)
-        except FileNotFoundError:
-            words = f"{path} does not exist"
-        except (OSError, UnicodeDecodeError) as exc:
-            words = f"{path} cannot be read: {exc.strerror if isinstance(exc, OSError) else 'it is not UTF-8 text'}"
-        else:
-            return cls(path, data.get("http", {}), data.get("keys"), public)
-        raise BadConfig(f"{words}; {_OTHERWISE}")
+            path, document, public = read_raw(explicit, environ, cwd)
+        except BadConfig as exc:
+            raise BadConfig(f"{exc}; {_OTHERWISE}") from None
+        return cls(path, document.data.get("http", {}), document.data.get("keys"), public)
 
     def place(self) -> tuple[str, str, Path | None]:
         """The first unix socket that the daemon listens on, else the first TCP address."""

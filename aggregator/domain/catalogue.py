@@ -7,6 +7,7 @@ panels' own documents (quirks.md, "Service types and their `add` parameters").
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +16,8 @@ from typing import Final, Literal
 from aggregator.domain.money import Money
 
 Kind = Literal["smm", "product", "sms"]
+PRICE_PER: Final[Mapping[Kind, int]] = {"smm": 1000, "product": 1, "sms": 1}
+"""How many pieces a listed price buys; a service sold as a whole is priced as one."""
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 

@@ -27,7 +27,7 @@ no non not of offer ok on only or our per perfect possible premium price quality
 refillable refills reliable sale server servers service slow special speed stable start starts super the time to top
 ultra up update updated usd very warranty week weeks with within without working year years
 """
-_ADORNMENTS: Final = frozenset(_PRAISE.split())
+ADORNMENTS: Final = frozenset(_PRAISE.split())
 """Words that praise a service or describe its pace and warranty; what is sold does not change with them."""
 
 
@@ -48,7 +48,7 @@ def _words(name: str) -> list[str]:
     """The words that say what is sold: folded, so that 𝗕𝗼𝗹𝗱 letters are letters, without figures and adornments."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     words = [word for word in _WORD.findall(folded) if not any(char.isdigit() for char in word)]
-    return list(dict.fromkeys(word for word in words if word not in _ADORNMENTS))[:MAX_WORDS]
+    return list(dict.fromkeys(word for word in words if word not in ADORNMENTS))[:MAX_WORDS]
 
 
 def _difference(left: Sequence[str], right: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.config import ServiceSettings
-from aggregator.domain.catalogue import CatalogueRow, service_type
+from aggregator.domain.catalogue import PRICE_PER, CatalogueRow, service_type
 from aggregator.domain.money import Money, MoneyError
 from aggregator.domain.routing import Candidate, OfferView, Wanted, choose, expected_cost
 from aggregator.domain.value import average, worth
 from aggregator.flow.base import House
 from aggregator.flow.views import World, offer_views, refill_wish
 
-PRICE_PER: Final[Mapping[str, int]] = {"smm": 1000, "product": 1, "sms": 1}
-"""How many pieces a listed price buys; a service sold as a whole is priced as one."""
 SOME_LINK: Final = "https://example.com/"
 """Where an order goes changes no price, so nobody needs a link to ask for one."""
 

@@ -11,10 +11,11 @@ from typing import Final
 from aiohttp import web
 
 from aggregator.config import ServiceSettings
+from aggregator.domain.catalogue import PRICE_PER
 from aggregator.domain.routing import choose
 from aggregator.flow.base import House
 from aggregator.flow.intake import MAX_NUMBERS
-from aggregator.flow.storefront import PRICE_PER, SOME_LINK, shelf
+from aggregator.flow.storefront import SOME_LINK, shelf
 from aggregator.flow.views import World, load_world, offer_views, wanted
 from aggregator.web.auth import Caller
 from aggregator.web.bodies import read_body
