@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import KEY, DaemonProcess, free_port, until
+from tests.support.servers import silent_server
 
 API_KEY = "key-of-a-bad-provider-0001"
 WISH = {"service": "followers", "quantity": 100, "link": "https://example.com/x"}
@@ -62,8 +63,8 @@ def nonsense() -> Iterator[str]:
 @contextmanager
 def silence() -> Iterator[str]:
     """Takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/api/v2"
+    with silent_server() as url:
+        yield f"{url}/api/v2"
 
 
 @contextmanager
