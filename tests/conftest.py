@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from aggregator.domain.clock import ManualClock
 from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
-from tests.support import compiled, promtool
+from tests.support import compiled, promtool, unconfined
 from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
 from tests.support.postgres import PostgresServer, memory_folder
 
@@ -60,8 +60,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if any(promtool.MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
-        terminalreporter.write_line(f"SKIPPED: {promtool.MISSING}")
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for missing in (promtool.MISSING, unconfined.WHY):
+        if missing and any(missing in why for why in skipped):
+            terminalreporter.write_line(f"SKIPPED: {missing}")
     # `-q` hides the header, and the seed is wanted most where something failed.
     if not terminalreporter.showheader:
         terminalreporter.write_line(_SEED_LINE)
