@@ -212,6 +212,15 @@ def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
         assert len(lines(daemon, "daemon_stopped")) == 2
 
 
+def test_a_watchdog_that_ends_it_learns_where_each_thread_was(tmp_path: Path) -> None:
+    with nobody() as url, running(tmp_path, url) as daemon:
+        assert daemon.signal(signal.SIGABRT) == -signal.SIGABRT
+        said = daemon.log.read_text()
+        assert "Fatal Python error: Aborted" in said
+        assert "/aggregator/storage/writer.py" in said, "the writer's thread is among them"
+        assert KEY not in said
+
+
 def test_a_socket_that_somebody_lives_on_is_refused_in_words(tmp_path: Path) -> None:
     with nobody() as url, socket.socket(socket.AF_UNIX) as living:
         living.bind(str(tmp_path / "http.sock"))
