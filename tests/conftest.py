@@ -1,7 +1,7 @@
 """Fixtures for all tests: databases of both kinds, a clock that stands still, and a seed that repeats a run.
 
 Every test that used a database ends with the check of the design's invariants on it, and of secrets in it; one that
-breaks them on purpose says so with `@pytest.mark.corrupts_database`. What daemons log is looked through for secrets, too.
+breaks them on purpose says so with `@pytest.mark.corrupts_database`. What daemons log is looked through, too.
 """
 
 from __future__ import annotations

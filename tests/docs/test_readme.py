@@ -186,3 +186,15 @@ def test_words_that_nobody_says_are_found() -> None:
         unsaid("another daemon (process …) is running on …", 'f"another daemon (process {holder}) is running on') == []
     )
     assert unsaid("order_was_eaten", "order_stuck") == ["order_was_eaten"]
+
+
+def test_the_way_to_a_running_service_is_six_commands_that_fit_the_unit() -> None:
+    first = blocks(sections()["Running under systemd"])[0]
+    lines = first.text.splitlines()
+    assert len(lines) <= 6
+    unit = (ROOT / "systemd" / "aggregator.service").read_text()
+    [(program, config)] = re.findall(r"^ExecStart=(\S+)/bin/aggregator run --config (\S+)$", unit, re.MULTILINE)
+    assert f"-m venv {program}" in first.text
+    assert f" {config} " in first.text
+    shared = re.findall(r'"(systemd/aggregator\.service)" = "(\S+)"', (ROOT / "pyproject.toml").read_text())
+    assert lines[-1] == f"systemctl enable --now {program}/{shared[0][1]}"
