@@ -106,6 +106,10 @@ format: $(VENV)/.dev ## mend what ruff can mend
 	$(PY) -m ruff check --fix $(SOURCES)
 	$(PY) -m ruff format $(SOURCES)
 
+.PHONY: diagram
+diagram: $(VENV)/.dev ## draw the states of ARCHITECTURE.md anew from their tables
+	$(PY) -m tests.docs.states
+
 # --- locks ------------------------------------------------------------------------------------------------------------
 
 ifeq ($(UV),$(VENV)/bin/uv)

@@ -23,7 +23,7 @@ from typing import Final
 
 from aiohttp import web
 
-from aggregator import __version__
+from aggregator import __version__, watchdog
 from aggregator.config import Address, ConfigError, Settings
 from aggregator.config.changes import NeedsRestart
 from aggregator.domain.clock import Clock, SteadyClock
@@ -65,8 +65,6 @@ from aggregator.web.server import WebServices, create_app, let_in, start_sites
 
 log = get_logger()
 
-LOOP_LIMIT_S: Final = 30.0
-"""A loop that has not come round for so long is stuck; the watchdog is no longer fed."""
 STOP_MARGIN_S: Final = 5.0
 PACES_S: Final = {"sequencing": 0.025, "delivery": 0.02}
 """Stages that cost the same for one row and for many: hundreds of events a second share a few dozen rounds."""
@@ -257,6 +255,7 @@ async def _build(
     failed = asyncio.Event()
     watched = _LockWatch(database, lock, failed)
     schedule.add("lock", LOCK_CHECK_S, watched.run_once)
+    schedule.add("writer", watchdog.WRITER_EVERY_S, watchdog.WriterWatch(database).run_once)
     if isinstance(clock, SteadyClock):
         schedule.add("clock", CLOCK_CHECK_S, _ClockWatch(database, clock).run_once)
     for name in schedule.ages():
@@ -272,7 +271,7 @@ async def _build(
             sync=lambda name: sync.sync(house.gateways[name]),
             version=__version__,
             reload=reloading.reload,
-            loop_limit_s=_limit,
+            loop_limit_s=watchdog.limit_s,
             redact=partial(redact_webhook_secret, redactor),
         )
     )
@@ -369,17 +368,17 @@ async def run(
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
     notifier.send("READY=1")
     ready(daemon)
-    feeding = asyncio.create_task(_feed_watchdog(notifier, daemon.schedule))
+    feeding = asyncio.create_task(watchdog.feed(notifier, daemon.schedule.ages))
     rereading = asyncio.create_task(_reload_after(hangup, notifier, daemon.reloading))
     waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(daemon.failed.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     notifier.send("STOPPING=1")
+    feeding.cancel()  # systemd asks no more, and loops that end are not stuck
     log.info("daemon_stopping")
     rereading.cancel()
     await daemon.stop()
-    feeding.cancel()
     log.info("daemon_stopped")
     return 1 if daemon.failed.is_set() else 0
 
@@ -417,20 +416,3 @@ async def _reload_after(hangup: asyncio.Event, notifier: Notifier, reloading: Re
             log.exception("reload_failed")
             status = "the newest config could not be taken over; the log says why"
         notifier.send(f"READY=1\nSTATUS={status}")
-
-
-async def _feed_watchdog(notifier: Notifier, schedule: Schedule) -> None:
-    """Tell systemd that we live, while every loop comes round."""
-    if notifier.watchdog_s is None:
-        return
-    while True:
-        late = {name: age for name, age in schedule.ages().items() if age > _limit(name)}
-        if late:
-            log.error("loop_stuck", loops=late)
-        else:
-            notifier.send("WATCHDOG=1")
-        await asyncio.sleep(notifier.watchdog_s / 3)
-
-
-def _limit(name: str) -> float:
-    return 120.0 if name in ("intake", "retention") else LOOP_LIMIT_S

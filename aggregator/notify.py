@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from typing import Final
+
+PATIENCE_S: Final = 5.0
+"""How long a manager that is busy (it reloads itself, say) is waited for with what is said once."""
 
 
 class Notifier:
@@ -17,13 +21,15 @@ class Notifier:
         usable = microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0
         self.watchdog_s = int(microseconds) / 1_000_000 if usable else None
 
-    def send(self, state: str) -> None:
+    def send(self, state: str, *, wait_s: float = PATIENCE_S) -> None:
+        """Say it; a manager that takes nothing for `wait_s` seconds does not hear it."""
         if not self._address:
             return
         # A leading @ stands for Linux's abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+                connection.settimeout(wait_s)
                 connection.sendto(state.encode(), address)
         except OSError:
             return

@@ -1,7 +1,7 @@
 """Fixtures for all tests: databases of both kinds, a clock that stands still, and a seed that repeats a run.
 
-Every test that used a database ends with the check of the design's invariants on it; one that breaks them on purpose
-says so with `@pytest.mark.corrupts_database`.
+Every test that used a database ends with the check of the design's invariants on it, and of secrets in it; one that
+breaks them on purpose says so with `@pytest.mark.corrupts_database`. What daemons log is looked through, too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from hypothesis import settings
 
 from aggregator.domain.clock import ManualClock
 from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
-from tests.support import compiled, promtool
+from tests.support import compiled, leaks, promtool, unconfined
 from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
 from tests.support.postgres import PostgresServer, memory_folder
 
 compiled.share()
+leaks.watch()
 settings.register_profile("aggregator", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("aggregator")
 
@@ -60,8 +61,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if any(promtool.MISSING in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
-        terminalreporter.write_line(f"SKIPPED: {promtool.MISSING}")
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for missing in (promtool.MISSING, unconfined.WHY):
+        if missing and any(missing in why for why in skipped):
+            terminalreporter.write_line(f"SKIPPED: {missing}")
     # `-q` hides the header, and the seed is wanted most where something failed.
     if not terminalreporter.showheader:
         terminalreporter.write_line(_SEED_LINE)
@@ -70,6 +73,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def _seeded(request: pytest.FixtureRequest) -> None:
     random.seed(f"{SEED}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_told() -> Iterator[None]:
+    """No secret of a test stands in what its daemons logged; `_checked` looks into its databases."""
+    leaks.forget()
+    yield
+    told = leaks.of_daemons()
+    assert not told, "secrets were told:\n" + "\n".join(told)
 
 
 @pytest.fixture

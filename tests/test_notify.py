@@ -65,6 +65,16 @@ def test_a_manager_that_went_away_is_no_reason_to_fail(tmp_path: Path) -> None:
     notifier.send("STOPPING=1")
 
 
+def test_a_manager_that_hears_nothing_any_more_holds_nobody_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with manager(path) as listening:
+        notifier = Notifier({"NOTIFY_SOCKET": path})
+        for _ in range(1000):
+            notifier.send("WATCHDOG=1", wait_s=0)  # its queue takes a few
+        notifier.send("STOPPING=1", wait_s=0.01)
+        assert listening.recv(1000) == b"WATCHDOG=1"
+
+
 def test_the_environment_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", path)

@@ -32,8 +32,6 @@ limit_option = click.option("--limit", type=click.IntRange(1, 500), help="How ma
 cursor_option = click.option("--cursor", help="Go on where an earlier list ended.")
 
 _ORDER: Final = re.compile(r"[0-9]{1,18}|ord_[0-9a-f]{32}")
-_PROVIDER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ENDPOINT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@\[\]-]{0,139}")
 _DAEMON: Final = (
     click.option("--url", help="The daemon: http://host:port or unix:/path; else $AGGREGATOR_URL, else the config's."),
     click.option("--key", help="The API key; else $AGGREGATOR_KEY, else the config's. Others may see it: --key-file."),
@@ -47,22 +45,6 @@ def order_reference(value: str) -> str:
     """An order's id or number. It becomes part of a path, so whatever could mean another path is refused here."""
     if not _ORDER.fullmatch(value):
         raise click.BadParameter(f"must be a number such as 1001, or an id such as ord_0197…, got {value!r}")
-    return value
-
-
-def provider_name(value: str) -> str:
-    """The name of a provider, for a path as well."""
-    if not _PROVIDER.fullmatch(value):
-        raise click.BadParameter(f"must be the name of one of the config's `providers`, got {value!r}")
-    return value
-
-
-def endpoint_name(value: str) -> str:
-    """The name of an endpoint for webhooks, or of a caller's host (`shop@example.com:443`)."""
-    if not _ENDPOINT.fullmatch(value):
-        raise click.BadParameter(
-            f"must be the name of an endpoint, as `aggregator webhooks list` shows it, got {value!r}"
-        )
     return value
 
 

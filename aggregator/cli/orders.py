@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aggregator.cli.options import asks_daemon, cursor_option, limit_option, order_reference, provider_name, with_daemon
+from aggregator.cli.names import provider_name, service_name
+from aggregator.cli.options import asks_daemon, cursor_option, limit_option, order_reference, with_daemon
 from aggregator.cli.output import Page, emit, emit_answer, json_line
 from aggregator.cli.target import Asked
 from aggregator.domain.orders import RESTORED, OrderState
@@ -71,7 +72,7 @@ def orders() -> None:
 
 
 @orders.command()
-@click.argument("service")
+@click.argument("service", type=service_name)
 @quantity_option
 @link_option
 @param_option
@@ -99,7 +100,7 @@ def place(asked: Asked, /, service: str, idempotency_key: str | None, **said: An
 
 @orders.command("list")
 @click.option("--state", type=click.Choice([str(state) for state in OrderState]), help="In this state.")
-@click.option("--service", help="Of this service.")
+@click.option("--service", type=service_name, help="Of this service.")
 @provider_option
 @click.option("--reference", help="With this reference of yours.")
 @click.option("--since", metavar="TIME", help="Created since then, such as 2026-11-21T18:00:00Z.")

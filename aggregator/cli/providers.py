@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from aggregator.cli.options import asks_daemon, cursor_option, limit_option, provider_name, with_daemon
+from aggregator.cli.names import provider_name
+from aggregator.cli.options import asks_daemon, cursor_option, limit_option, with_daemon
 from aggregator.cli.output import Page, emit_answer
 from aggregator.cli.target import Asked
 from aggregator.cli.words import clean, money, shown, when

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aggregator.cli.names import service_name
 from aggregator.cli.options import asks_daemon, with_daemon
 from aggregator.cli.orders import link_option, max_cost_option, param_option, provider_option, quantity_option, wish_of
 from aggregator.cli.output import Page, emit_answer
@@ -57,7 +58,7 @@ def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @services.command()
-@click.argument("service")
+@click.argument("service", type=service_name)
 @quantity_option
 @link_option
 @param_option

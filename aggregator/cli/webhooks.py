@@ -11,7 +11,8 @@ from urllib.parse import quote
 import click
 
 from aggregator.cli.failures import CannotDo
-from aggregator.cli.options import asks_daemon, cursor_option, endpoint_name, limit_option, with_daemon
+from aggregator.cli.names import endpoint_name, event_pattern, service_name
+from aggregator.cli.options import asks_daemon, cursor_option, limit_option, with_daemon
 from aggregator.cli.output import Page, emit_answer
 from aggregator.cli.target import Asked, Target
 from aggregator.cli.words import clean, shown, when
@@ -82,8 +83,16 @@ def show(asked: Asked, /, name: str) -> None:
 @webhooks.command()
 @_name
 @click.option("--to", "address", required=True, metavar="URL", help="Where events are sent; trusted as it is.")
-@click.option("--event", "events", multiple=True, help='Which events: "*", "order.*", "sms.code"; may be repeated.')
-@click.option("--service", "services", multiple=True, help="Only orders for this service; may be repeated.")
+@click.option(
+    "--event",
+    "events",
+    type=event_pattern,
+    multiple=True,
+    help='Which events: "*", "order.*", "sms.code"; may be repeated.',
+)
+@click.option(
+    "--service", "services", type=service_name, multiple=True, help="Only orders for this service; may be repeated."
+)
 @click.option("--description", help="What it is for.")
 @asks_daemon
 def create(asked: Asked, /, name: str, address: str, **fields: Any) -> None:

@@ -7,11 +7,13 @@ Counters and histograms stand beside what they count; `gauges` are looked up whe
 from __future__ import annotations
 
 import ipaddress
+import sys
+import time
 from functools import partial
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import REGISTRY, Counter, Histogram, disable_created_metrics
+from prometheus_client import PROCESS_COLLECTOR, REGISTRY, Counter, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from aggregator.domain.errors import StorageUnavailable
@@ -27,6 +29,11 @@ from aggregator.web.services import WebServices, services_of
 
 # When each series was made is asked by nobody, and would be a third of them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# It finds out when the machine was started by /proc/stat, which the systemd unit hides (ProcSubset=pid), and would then
+# say nothing of memory, processor and files. The clock that counts from that moment says the same.
+if sys.platform == "linux" and not PROCESS_COLLECTOR._btime:
+    PROCESS_COLLECTOR._btime = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)  # type: ignore[assignment]
 
 REQUESTS: Final = Counter(
     "aggregator_http_requests_total", "Requests answered, by route and status.", ["method", "route", "status"]

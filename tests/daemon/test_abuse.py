@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import KEY, DaemonProcess, free_port, until
+from tests.support.servers import silent_server
 
 API_KEY = "key-of-a-bad-provider-0001"
 WISH = {"service": "followers", "quantity": 100, "link": "https://example.com/x"}
@@ -62,8 +63,8 @@ def nonsense() -> Iterator[str]:
 @contextmanager
 def silence() -> Iterator[str]:
     """Takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/api/v2"
+    with silent_server() as url:
+        yield f"{url}/api/v2"
 
 
 @contextmanager
@@ -209,6 +210,15 @@ def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
         daemon.start()  # over the unix socket that the dead one left
         assert daemon.terminate() == 0
         assert len(lines(daemon, "daemon_stopped")) == 2
+
+
+def test_a_watchdog_that_ends_it_learns_where_each_thread_was(tmp_path: Path) -> None:
+    with nobody() as url, running(tmp_path, url) as daemon:
+        assert daemon.signal(signal.SIGABRT) == -signal.SIGABRT
+        said = daemon.log.read_text()
+        assert "Fatal Python error: Aborted" in said
+        assert "/aggregator/storage/writer.py" in said, "the writer's thread is among them"
+        assert KEY not in said
 
 
 def test_a_socket_that_somebody_lives_on_is_refused_in_words(tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def test_the_wheel_carries_the_package_its_migrations_and_its_example(wheel: Pat
     wanted |= {f"aggregator/migrations/{name}" for name in files_below(ROOT / "migrations")}
     wanted |= {"aggregator/config.example.yaml", "aggregator/py.typed"}
     assert wanted - names == set()
+    data = "aggregator-0.1.0.data/data/lib/systemd/system"
     outside = {name for name in names if not name.startswith(("aggregator/", "aggregator-0.1.0.dist-info/"))}
-    assert outside == set()
+    assert outside == {f"{data}/aggregator.service", f"{data}/aggregator.socket"}
 
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -99,6 +100,15 @@ def test_the_installed_module_says_its_version_anywhere(installed: Path, tmp_pat
 def test_the_installed_command_says_its_version_anywhere(installed: Path, tmp_path: Path) -> None:
     said = run(installed / "bin" / "aggregator", "version", cwd=tmp_path, pythonpath=installed).stdout
     assert said.splitlines()[0].startswith("aggregator 0.1.0")
+
+
+def test_the_units_go_where_systemctl_is_told_to_take_them_from(wheel: Path) -> None:
+    """`systemctl enable /opt/aggregator/lib/systemd/system/aggregator.service`, says the README: a wheel's data goes
+    below the environment's folder."""
+    with zipfile.ZipFile(wheel) as archive:
+        for unit in ("aggregator.service", "aggregator.socket"):
+            brought = archive.read(f"aggregator-0.1.0.data/data/lib/systemd/system/{unit}")
+            assert brought == (ROOT / "systemd" / unit).read_bytes()
 
 
 def test_the_installed_program_migrates_a_database_with_what_it_carries(installed: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from aggregator.storage import invariants
 from aggregator.storage.database import Database, open_database
 from aggregator.storage.migrate import migrate
 from aggregator.storage.tables import events
+from tests.support import leaks
 from tests.support.described import undescribed_event
 
 T = TypeVar("T")
@@ -46,8 +47,8 @@ async def migrated(url: str) -> None:
 
 
 def violations(url: str, *, pruned: bool = False) -> list[str]:
-    """What the database at `url` shows of broken invariants, and events that are not as the API's own description says;
-    nothing for one that was never migrated."""
+    """What the database at `url` shows of broken invariants, of secrets, and of events that are not as the API's own
+    description says; nothing for one that was never migrated."""
     if url.startswith("sqlite:") and not Path(make_url(url).database or "").exists():
         return []
     return apart(lambda: _violations(url, pruned))
@@ -58,7 +59,8 @@ async def _violations(url: str, pruned: bool) -> list[str]:
         if not await database.read(lambda connection: inspect(connection).has_table("orders")):
             return []
         broken = await database.read(lambda connection: invariants.check(connection, pruned=pruned))
-        return broken + await database.read(_undescribed_events)
+        told = [f"the secret {one} is stored" for one in await database.read(leaks.in_rows)]
+        return broken + told + await database.read(_undescribed_events)
 
 
 def _undescribed_events(connection: Connection) -> list[str]:

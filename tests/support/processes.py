@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
-from tests.support import forked
+from tests.support import forked, leaks
 from tests.support.forked import ForkedProcess
 
 KEY: Final = "test-key-of-the-shop-0001"
@@ -88,6 +88,7 @@ class DaemonProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *, ready: bool = True) -> None:
+        leaks.started(self)
         arguments = ["run", "--config", str(self.config)]
         if self.environ:
             with self.log.open("ab") as log:
@@ -131,11 +132,15 @@ class DaemonProcess:
         return code
 
     def get(self, path: str) -> Answer:
-        return call("GET", self.url + path, headers={"Authorization": f"Bearer {KEY}"})
+        return self._told(path, call("GET", self.url + path, headers={"Authorization": f"Bearer {KEY}"}))
 
     def post(self, path: str, body: object, **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return call("POST", self.url + path, body, {"Authorization": f"Bearer {KEY}", **named})
+        return self._told(path, call("POST", self.url + path, body, {"Authorization": f"Bearer {KEY}", **named}))
+
+    def _told(self, path: str, answer: Answer) -> Answer:
+        leaks.answered(self, path, answer.body)
+        return answer
 
     def orders(self) -> list[dict[str, Any]]:
         """Every order, by number."""
