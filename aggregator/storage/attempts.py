@@ -18,6 +18,7 @@ from aggregator.domain.money import Money
 from aggregator.storage import claims
 from aggregator.storage import orders as order_store
 from aggregator.storage.tables import AT_WORK, attempts
+from aggregator.storage.types import Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +172,24 @@ def claim_planned(
     return attempt_from(rows[0]) if rows else None
 
 
+_START: Final = (
+    update(attempts)
+    .where(
+        attempts.c.id == bindparam("of"), attempts.c.claim_token == bindparam("token"), attempts.c.state == "planned"
+    )
+    .values(state="placing", sent_at=bindparam("at", type_=Instant()))
+)
+_FINISH: Final = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("of"), attempts.c.state.in_(["planned", "placing", "unclear"]))
+    .values(claim_token=None, claimed_until=None)
+)
+_FINISH_CLAIMED: Final = _FINISH.where(attempts.c.claim_token == bindparam("token"))
+
+
 def start(connection: Connection, attempt_id: AttemptId, token: str, at: datetime) -> None:
     """The intent: from here on the purchase may have been sent."""
-    result = connection.execute(
-        update(attempts)
-        .where(attempts.c.id == attempt_id, attempts.c.claim_token == token, attempts.c.state == "planned")
-        .values(state="placing", sent_at=at)
-    )
+    result = connection.execute(_START, {"of": attempt_id, "token": token, "at": at})
     if result.rowcount != 1:
         raise ClaimLost(f"attempt {attempt_id}")
 
@@ -186,14 +198,10 @@ def finish(
     connection: Connection, attempt_id: AttemptId, token: str | None, state: str, at: datetime, **values: object
 ) -> None:
     """Record how a purchase ended; with a token only while the claim is ours, else ClaimLost."""
-    match = attempts.c.id == attempt_id
+    query, of = _FINISH, {"of": attempt_id, "state": state, "finished_at": at, **values}
     if token is not None:
-        match = and_(match, attempts.c.claim_token == token)
-    result = connection.execute(
-        update(attempts)
-        .where(match, attempts.c.state.in_(["planned", "placing", "unclear"]))
-        .values(state=state, finished_at=at, claim_token=None, claimed_until=None, **values)
-    )
+        query, of["token"] = _FINISH_CLAIMED, token
+    result = connection.execute(query, of)
     if result.rowcount != 1:
         raise ClaimLost(f"attempt {attempt_id}")
 
