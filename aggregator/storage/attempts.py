@@ -144,11 +144,16 @@ def tried_in_round(connection: Connection, order_number: int, round_: int) -> di
     return {(row[0], row[1], row[2] or ""): row[3] or "" for row in rows}
 
 
+_WAITING: Final = (
+    select(attempts.c.provider, func.count())
+    .where(AT_WORK, attempts.c.state == "planned")
+    .group_by(attempts.c.provider)
+)
+
+
 def planned(connection: Connection) -> dict[str, int]:
     """How many planned purchases wait at each provider."""
-    query = select(attempts.c.provider, func.count()).where(AT_WORK, attempts.c.state == "planned")
-    rows = connection.execute(query.group_by(attempts.c.provider))
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in connection.execute(_WAITING)}
 
 
 _PLANNED: Final = claims.Claimable(
@@ -260,13 +265,16 @@ def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
     return [attempt_from(row) for row in connection.execute(_INTERRUPTED, {"now": now}).mappings()]
 
 
+_IN_FLIGHT: Final = (
+    select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
+    .where(AT_WORK)
+    .group_by(attempts.c.provider, attempts.c.expected_currency)
+)
+
+
 def in_flight(connection: Connection) -> dict[str, list[Money]]:
     """Expected costs per provider of what is planned, being sent or unclear."""
-    rows = connection.execute(
-        select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
-        .where(AT_WORK)
-        .group_by(attempts.c.provider, attempts.c.expected_currency)
-    )
+    rows = connection.execute(_IN_FLIGHT)
     costs: dict[str, list[Money]] = {}
     for provider, currency, units in rows:
         costs.setdefault(provider, []).append(Money(int(units), currency))
@@ -278,6 +286,9 @@ def of_order(connection: Connection, order_number: int) -> Sequence[RowMapping]:
     return list(connection.execute(query).mappings())
 
 
+_ONE: Final = select(attempts).where(attempts.c.id == bindparam("of"))
+
+
 def get(connection: Connection, attempt_id: str) -> RowMapping | None:
-    found: Any = connection.execute(select(attempts).where(attempts.c.id == attempt_id)).mappings().one_or_none()
+    found: Any = connection.execute(_ONE, {"of": attempt_id}).mappings().one_or_none()
     return found if isinstance(found, RowMapping) else None

@@ -74,6 +74,24 @@ _STILL_UNCLEAR: Final = (
 )
 _EVIDENCE: Final = select(attempts.c.evidence).where(attempts.c.id == bindparam("of_attempt")).with_for_update()
 _SET_EVIDENCE: Final = update(attempts).where(attempts.c.id == bindparam("of_attempt"))
+_WINDOWS: Final = select(providers.c.name).where(providers.c.next_evidence_at <= bindparam("now"))
+_SENT_LATELY: Final = (
+    select(attempts.c.id)
+    .where(attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state == "unclear")
+    .where(attempts.c.sent_at >= bindparam("sent_after"))
+    .limit(1)
+)
+_UNREFUNDED: Final = (
+    select(orders)
+    .where(
+        orders.c.provider == bindparam("of_provider"),
+        orders.c.updated_at >= bindparam("since"),
+        orders.c.provider_order.is_not(None),
+        orders.c.state.in_(_PAID_BACK),
+        ~select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number).exists(),
+    )
+    .limit(MOST_REFUNDS)
+)
 _SET_ANCHOR: Final = _AT.values(
     anchor_id=providers.c.reading_id,
     difference_units=None,
@@ -183,7 +201,7 @@ def open_window(connection: Connection, provider: str, at: datetime) -> None:
 
 def due_windows(connection: Connection, now: datetime) -> list[str]:
     """Providers where evidence is to be looked for now."""
-    rows = connection.execute(select(providers.c.name).where(providers.c.next_evidence_at <= now))
+    rows = connection.execute(_WINDOWS, {"now": now})
     return [row[0] for row in rows]
 
 
@@ -193,13 +211,7 @@ def set_next_evidence(connection: Connection, provider: str, due: datetime | Non
 
 def window_open(connection: Connection, provider: str, sent_after: datetime) -> bool:
     """Whether an unclear purchase was sent so lately that its evidence must be kept sharp."""
-    found = connection.execute(
-        select(attempts.c.id)
-        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear")
-        .where(attempts.c.sent_at >= sent_after)
-        .limit(1)
-    ).first()
-    return found is not None
+    return connection.execute(_SENT_LATELY, {"of_provider": provider, "sent_after": sent_after}).first() is not None
 
 
 def unclear(connection: Connection, provider: str) -> list[RowMapping]:
@@ -408,22 +420,7 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
 
 def refunds_due(connection: Connection, provider: str, since: datetime) -> list[int] | None:
     """What the provider owes for orders that it did not finish and no refund is booked of; None: for too many."""
-    booked = select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number)
-    rows = (
-        connection.execute(
-            select(orders)
-            .where(
-                orders.c.provider == provider,
-                orders.c.updated_at >= since,
-                orders.c.provider_order.is_not(None),
-                orders.c.state.in_(_PAID_BACK),
-                ~booked.exists(),
-            )
-            .limit(MOST_REFUNDS)
-        )
-        .mappings()
-        .all()
-    )
+    rows = connection.execute(_UNREFUNDED, {"of_provider": provider, "since": since}).mappings().all()
     if len(rows) == MOST_REFUNDS:
         return None
     return [one.units for row in rows for one in _of_order(row) if one.kind == "refund" and one.units]

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.catalogue import CatalogueRow
@@ -53,8 +54,13 @@ def set_health(connection: Connection, name: str, at: datetime, **values: object
 
 def due(connection: Connection, column: str, now: datetime) -> list[str]:
     """Providers whose `next_catalogue_at` or `next_balance_at` has come."""
-    rows = connection.execute(select(providers.c.name).where(providers.c[column] <= now).order_by(providers.c[column]))
-    return [row[0] for row in rows]
+    return [row[0] for row in connection.execute(_due(column), {"now": now})]
+
+
+@cache
+def _due(column: str) -> Select[Any]:
+    when = providers.c[column]
+    return select(providers.c.name).where(when <= bindparam("now")).order_by(when)
 
 
 def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
@@ -104,6 +110,16 @@ def _money(units: int | None, currency: str) -> Money | None:
     return Money(units, currency) if units is not None else None
 
 
+_OF_SERVICES: Final = (
+    select(provider_services)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service.in_(bindparam("services", expanding=True)),
+    )
+    .order_by(provider_services.c.id)
+)
+
+
 def offer_rows(
     connection: Connection, wanted: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]]:
@@ -113,11 +129,7 @@ def offer_rows(
     for provider, service in wanted:
         by_provider.setdefault(provider, []).append(service)
     for provider, services in by_provider.items():
-        rows = connection.execute(
-            select(provider_services)
-            .where(provider_services.c.provider == provider, provider_services.c.service.in_(services))
-            .order_by(provider_services.c.id)
-        ).mappings()
+        rows = connection.execute(_OF_SERVICES, {"of_provider": provider, "services": services}).mappings()
         for row in rows:
             found.setdefault((provider, row["service"]), []).append((row_from(row), row["stock_at"]))
     return found
@@ -199,7 +211,7 @@ def insert_rows(
 
 def update_row(connection: Connection, row_id: int, at: datetime, values: Mapping[str, Any], *, priced: bool) -> None:
     """Change one row; `priced` adds an entry to its price and stock history."""
-    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
+    connection.execute(_SET_ROW, {"of_row": row_id, **values})
     if priced:
         connection.execute(
             insert(prices).values(
@@ -266,14 +278,22 @@ def rows_of(
     return list(connection.execute(query.with_for_update() if lock else query).mappings())
 
 
+_ROW: Final = (
+    select(provider_services)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service == bindparam("of_service"),
+        provider_services.c.country == bindparam("of_country"),
+    )
+    .with_for_update()
+)
+_SET_ROW: Final = update(provider_services).where(provider_services.c.id == bindparam("of_row"))
+
+
 def find_row(connection: Connection, provider: str, service: str, country: str) -> RowMapping | None:
     """The stored row of one offer, locked: what its charges taught is changed by whoever knows all of them."""
-    query = select(provider_services).where(
-        provider_services.c.provider == provider,
-        provider_services.c.service == service,
-        provider_services.c.country == country,
-    )
-    return connection.execute(query.with_for_update()).mappings().one_or_none()
+    of = {"of_provider": provider, "of_service": service, "of_country": country}
+    return connection.execute(_ROW, of).mappings().one_or_none()
 
 
 def set_charges(
@@ -288,7 +308,7 @@ def set_charges(
     values: dict[str, Any] = {"charges": [asdict(one) for one in samples]}
     if lesson is not None:
         values |= {"charged_rate_units": lesson.rate, **({"learned_per": lesson.per} if unit else {})}
-    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
+    connection.execute(_SET_ROW, {"of_row": row_id, **values})
 
 
 _SEEN: Final = (
@@ -341,12 +361,19 @@ def set_stock_if_tracked(connection: Connection, provider: str, service: str, st
     )
 
 
+_TYPE: Final = (
+    select(provider_services.c.type)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service == bindparam("of_service"),
+    )
+    .limit(1)
+)
+
+
 def type_of(connection: Connection, provider: str, service: str) -> str:
     """The service type that the catalogue states; empty when it no longer lists the service."""
-    query = select(provider_services.c.type).where(
-        provider_services.c.provider == provider, provider_services.c.service == service
-    )
-    return connection.execute(query.limit(1)).scalar() or ""
+    return connection.execute(_TYPE, {"of_provider": provider, "of_service": service}).scalar() or ""
 
 
 @dataclass(frozen=True, slots=True)
