@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -47,6 +48,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "prunes_database: removes old rows, which leaves holes in the feed's positions")
     if _GIVEN_SEED and not config.getoption("--hypothesis-seed", None):
         config.option.hypothesis_seed = _GIVEN_SEED
+
+
+_LONG: Final = (
+    "tests/simulation/test_day.py",
+    "tests/web/test_schemathesis.py",
+    "tests/torture/test_kills.py",
+    "tests/packaging/test_wheel.py",
+    "tests/simulation/test_seeds.py",
+    "tests/cli/test_keeping.py",
+    "tests/daemon/",
+)
+"""Where single tests take seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: what is left for the end of a parallel run, when workers wait for each other, is short."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)), len(_LONG))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
