@@ -10,9 +10,11 @@ import atexit
 import gc
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 import pytest_asyncio
@@ -22,6 +24,7 @@ from aggregator.domain.clock import ManualClock
 from aggregator.storage.database import Database, PostgresDatabase, SqliteDatabase
 from tests.support import compiled, leaks, promtool, unconfined
 from tests.support.databases import KINDS, apart, copy_sqlite, migrated, opened, sqlite_url, violations
+from tests.support.lent import LentDatabase
 from tests.support.postgres import PostgresServer, memory_folder
 
 compiled.share()
@@ -46,6 +49,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "prunes_database: removes old rows, which leaves holes in the feed's positions")
     if _GIVEN_SEED and not config.getoption("--hypothesis-seed", None):
         config.option.hypothesis_seed = _GIVEN_SEED
+
+
+_LONG: Final = (
+    "tests/simulation/test_day.py",
+    "tests/web/test_schemathesis.py",
+    "tests/torture/test_kills.py",
+    "tests/packaging/test_wheel.py",
+    "tests/simulation/test_seeds.py",
+    "tests/cli/test_keeping.py",
+    "tests/daemon/",
+)
+"""Where single tests take seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: what is left for the end of a parallel run, when workers wait for each other, is short."""
+
+    def place(item: pytest.Item) -> int:
+        return next((place for place, name in enumerate(_LONG) if item.nodeid.startswith(name)), len(_LONG))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
@@ -117,9 +141,9 @@ def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _checked(request: pytest.FixtureRequest, url: str) -> None:
+def _checked(request: pytest.FixtureRequest, look: Callable[..., list[str]]) -> None:
     if request.node.get_closest_marker("corrupts_database") is None:
-        broken = violations(url, pruned=request.node.get_closest_marker("prunes_database") is not None)
+        broken = look(pruned=request.node.get_closest_marker("prunes_database") is not None)
         assert not broken, "the test left its database in a wrong state:\n" + "\n".join(broken)
 
 
@@ -128,7 +152,7 @@ def _fresh_postgres(request: pytest.FixtureRequest, template: str | None) -> Ite
     name = server.create(template=template)
     try:
         yield server.url(name)
-        _checked(request, server.url(name))
+        _checked(request, partial(violations, server.url(name)))
     finally:
         server.drop(name)
 
@@ -138,7 +162,7 @@ def sqlite_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Itera
     """The URL of a fresh, migrated SQLite file."""
     url = copy_sqlite(request.getfixturevalue("_sqlite_template"), tmp_path / "aggregator.db")
     yield url
-    _checked(request, url)
+    _checked(request, partial(violations, url))
 
 
 @pytest.fixture
@@ -147,10 +171,24 @@ def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     yield from _fresh_postgres(request, request.getfixturevalue("_postgres_template"))
 
 
+@pytest.fixture(scope="session")
+def _lent(postgres_server: PostgresServer, _postgres_template: str) -> Iterator[LentDatabase]:
+    lent = LentDatabase(postgres_server, _postgres_template)
+    yield lent
+    lent.close()
+
+
+@pytest.fixture
+def _lent_database_url(request: pytest.FixtureRequest, _lent: LentDatabase) -> Iterator[str]:
+    with _lent.lend() as url:
+        yield url
+        _checked(request, _lent.violations)
+
+
 @pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a fresh, migrated database; the test runs once on each kind."""
-    url: str = request.getfixturevalue("sqlite_database_url" if request.param == "sqlite" else "postgres_database_url")
+    """The URL of a migrated database without a row; the test runs once on each kind."""
+    url: str = request.getfixturevalue("sqlite_database_url" if request.param == "sqlite" else "_lent_database_url")
     return url
 
 
@@ -162,7 +200,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         return
     url = sqlite_url(tmp_path / "aggregator.db")
     yield url
-    _checked(request, url)
+    _checked(request, partial(violations, url))
 
 
 @pytest_asyncio.fixture

@@ -18,6 +18,7 @@ from aggregator.domain.money import Money
 from aggregator.storage import claims
 from aggregator.storage import orders as order_store
 from aggregator.storage.tables import AT_WORK, attempts
+from aggregator.storage.types import Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,16 @@ def tried_in_round(connection: Connection, order_number: int, round_: int) -> di
     return {(row[0], row[1], row[2] or ""): row[3] or "" for row in rows}
 
 
+_WAITING: Final = (
+    select(attempts.c.provider, func.count())
+    .where(AT_WORK, attempts.c.state == "planned")
+    .group_by(attempts.c.provider)
+)
+
+
 def planned(connection: Connection) -> dict[str, int]:
     """How many planned purchases wait at each provider."""
-    query = select(attempts.c.provider, func.count()).where(AT_WORK, attempts.c.state == "planned")
-    rows = connection.execute(query.group_by(attempts.c.provider))
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in connection.execute(_WAITING)}
 
 
 _PLANNED: Final = claims.Claimable(
@@ -171,13 +177,24 @@ def claim_planned(
     return attempt_from(rows[0]) if rows else None
 
 
+_START: Final = (
+    update(attempts)
+    .where(
+        attempts.c.id == bindparam("of"), attempts.c.claim_token == bindparam("token"), attempts.c.state == "planned"
+    )
+    .values(state="placing", sent_at=bindparam("at", type_=Instant()))
+)
+_FINISH: Final = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("of"), attempts.c.state.in_(["planned", "placing", "unclear"]))
+    .values(claim_token=None, claimed_until=None)
+)
+_FINISH_CLAIMED: Final = _FINISH.where(attempts.c.claim_token == bindparam("token"))
+
+
 def start(connection: Connection, attempt_id: AttemptId, token: str, at: datetime) -> None:
     """The intent: from here on the purchase may have been sent."""
-    result = connection.execute(
-        update(attempts)
-        .where(attempts.c.id == attempt_id, attempts.c.claim_token == token, attempts.c.state == "planned")
-        .values(state="placing", sent_at=at)
-    )
+    result = connection.execute(_START, {"of": attempt_id, "token": token, "at": at})
     if result.rowcount != 1:
         raise ClaimLost(f"attempt {attempt_id}")
 
@@ -186,14 +203,10 @@ def finish(
     connection: Connection, attempt_id: AttemptId, token: str | None, state: str, at: datetime, **values: object
 ) -> None:
     """Record how a purchase ended; with a token only while the claim is ours, else ClaimLost."""
-    match = attempts.c.id == attempt_id
+    query, of = _FINISH, {"of": attempt_id, "state": state, "finished_at": at, **values}
     if token is not None:
-        match = and_(match, attempts.c.claim_token == token)
-    result = connection.execute(
-        update(attempts)
-        .where(match, attempts.c.state.in_(["planned", "placing", "unclear"]))
-        .values(state=state, finished_at=at, claim_token=None, claimed_until=None, **values)
-    )
+        query, of["token"] = _FINISH_CLAIMED, token
+    result = connection.execute(query, of)
     if result.rowcount != 1:
         raise ClaimLost(f"attempt {attempt_id}")
 
@@ -252,13 +265,16 @@ def interrupted(connection: Connection, now: datetime) -> list[Attempt]:
     return [attempt_from(row) for row in connection.execute(_INTERRUPTED, {"now": now}).mappings()]
 
 
+_IN_FLIGHT: Final = (
+    select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
+    .where(AT_WORK)
+    .group_by(attempts.c.provider, attempts.c.expected_currency)
+)
+
+
 def in_flight(connection: Connection) -> dict[str, list[Money]]:
     """Expected costs per provider of what is planned, being sent or unclear."""
-    rows = connection.execute(
-        select(attempts.c.provider, attempts.c.expected_currency, func.sum(attempts.c.expected_units))
-        .where(AT_WORK)
-        .group_by(attempts.c.provider, attempts.c.expected_currency)
-    )
+    rows = connection.execute(_IN_FLIGHT)
     costs: dict[str, list[Money]] = {}
     for provider, currency, units in rows:
         costs.setdefault(provider, []).append(Money(int(units), currency))
@@ -270,6 +286,9 @@ def of_order(connection: Connection, order_number: int) -> Sequence[RowMapping]:
     return list(connection.execute(query).mappings())
 
 
+_ONE: Final = select(attempts).where(attempts.c.id == bindparam("of"))
+
+
 def get(connection: Connection, attempt_id: str) -> RowMapping | None:
-    found: Any = connection.execute(select(attempts).where(attempts.c.id == attempt_id)).mappings().one_or_none()
+    found: Any = connection.execute(_ONE, {"of": attempt_id}).mappings().one_or_none()
     return found if isinstance(found, RowMapping) else None

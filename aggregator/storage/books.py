@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
 
 from aggregator.domain.books import Candidate, OpenPurchase
 from aggregator.domain.clock import rfc3339
@@ -34,6 +34,73 @@ _MAY_MASK: Final = ("placing", "unclear", "not_placed")
 """Attempts of which a purchase that was found could as well be."""
 
 
+# Statements of every tick are made once.
+_AT: Final = update(providers).where(providers.c.name == bindparam("of_provider"))
+_PROVIDER: Final = select(providers).where(providers.c.name == bindparam("of_provider"))
+_MOVED: Final = select(func.coalesce(func.sum(ledger_table.c.units), 0)).where(
+    ledger_table.c.provider == bindparam("of_provider"),
+    ledger_table.c.id > bindparam("anchor"),
+    ledger_table.c.kind != "reading",
+    ledger_table.c.currency == bindparam("of_currency"),
+)
+_OPEN: Final = select(attempts.c.id, attempts.c.state, attempts.c.expected_units, attempts.c.expected_currency).where(
+    attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state.in_(["placing", "unclear"])
+)
+_LAST_BOOKED: Final = (
+    select(ledger_table.c.id)
+    .where(ledger_table.c.provider == bindparam("of_provider"), ledger_table.c.kind != "reading")
+    .order_by(ledger_table.c.id.desc())
+    .limit(1)
+)
+_PURCHASES_SINCE: Final = select(func.count(ledger_table.c.order_number.distinct())).where(
+    ledger_table.c.provider == bindparam("of_provider"),
+    ledger_table.c.id > bindparam("since"),
+    ledger_table.c.kind == "charge",
+    ledger_table.c.note == FRESH_PURCHASE,
+)
+_REFUNDS_SINCE: Final = select(func.count(ledger_table.c.order_number.distinct())).where(
+    ledger_table.c.provider == bindparam("of_provider"),
+    ledger_table.c.id > bindparam("since"),
+    ledger_table.c.kind == "refund",
+    func.coalesce(ledger_table.c.note, "").not_in([ledger.SEEN_REFUND, ledger.PRICE_TOLD]),
+)
+_UNCLEAR: Final = (
+    select(attempts)
+    .where(attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state == "unclear", _FOUND_OUT)
+    .order_by(attempts.c.sent_at)
+)
+_STILL_UNCLEAR: Final = (
+    select(attempts).where(attempts.c.id == bindparam("of_attempt"), attempts.c.state == "unclear").with_for_update()
+)
+_EVIDENCE: Final = select(attempts.c.evidence).where(attempts.c.id == bindparam("of_attempt")).with_for_update()
+_SET_EVIDENCE: Final = update(attempts).where(attempts.c.id == bindparam("of_attempt"))
+_WINDOWS: Final = select(providers.c.name).where(providers.c.next_evidence_at <= bindparam("now"))
+_SENT_LATELY: Final = (
+    select(attempts.c.id)
+    .where(attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state == "unclear")
+    .where(attempts.c.sent_at >= bindparam("sent_after"))
+    .limit(1)
+)
+_UNREFUNDED: Final = (
+    select(orders)
+    .where(
+        orders.c.provider == bindparam("of_provider"),
+        orders.c.updated_at >= bindparam("since"),
+        orders.c.provider_order.is_not(None),
+        orders.c.state.in_(_PAID_BACK),
+        ~select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number).exists(),
+    )
+    .limit(MOST_REFUNDS)
+)
+_SET_ANCHOR: Final = _AT.values(
+    anchor_id=providers.c.reading_id,
+    difference_units=None,
+    difference_seen=0,
+    debits_seen=providers.c.debits_seen + bindparam("more_debits"),
+    net_refunds=providers.c.net_refunds + bindparam("more_refunds"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """Where a provider's books stand. `certain` None: there is no anchor yet."""
@@ -49,19 +116,13 @@ class Books:
 
 
 def load(connection: Connection, provider: str) -> Books:
-    row = connection.execute(select(providers).where(providers.c.name == provider)).mappings().one_or_none()
+    row = connection.execute(_PROVIDER, {"of_provider": provider}).mappings().one_or_none()
     if row is None:
         return Books(None, None, None, 0, 0, None)
     certain = None
     if row["anchor_id"] is not None:
-        moved = connection.execute(
-            select(func.coalesce(func.sum(ledger_table.c.units), 0)).where(
-                ledger_table.c.provider == provider,
-                ledger_table.c.id > row["anchor_id"],
-                ledger_table.c.kind != "reading",
-                ledger_table.c.currency == row["balance_currency"],
-            )
-        ).scalar_one()
+        of = {"of_provider": provider, "anchor": row["anchor_id"], "of_currency": row["balance_currency"]}
+        moved = connection.execute(_MOVED, of).scalar_one()
         certain = row["anchor_units"] + int(moved)
     return Books(
         currency=row["balance_currency"],
@@ -86,17 +147,9 @@ class Moment:
 
 def moment(connection: Connection, provider: str) -> Moment:
     """Where the provider's purchases stand now. No clock is asked: one may be put back between two looks."""
-    rows = connection.execute(
-        select(attempts.c.id, attempts.c.state).where(
-            attempts.c.provider == provider, AT_WORK, attempts.c.state.in_(["placing", "unclear"])
-        )
-    ).all()
-    booked = connection.execute(
-        select(ledger_table.c.id)
-        .where(ledger_table.c.provider == provider, ledger_table.c.kind != "reading")
-        .order_by(ledger_table.c.id.desc())
-        .limit(1)
-    ).scalar()
+    of = {"of_provider": provider}
+    rows = connection.execute(_OPEN, of).all()
+    booked = connection.execute(_LAST_BOOKED, of).scalar()
     moving = any(row[1] == "placing" for row in rows)
     return Moment(moving, frozenset(row[0] for row in rows), booked)
 
@@ -109,42 +162,20 @@ def quiet_between(before: Moment, after: Moment) -> bool:
 def open_purchases(connection: Connection, provider: str, currency: str) -> list[OpenPurchase] | None:
     """Purchases of which nobody knows whether they were debited; None when one of them costs other money than the
     balance is in, which makes every sum meaningless."""
-    rows = connection.execute(
-        select(attempts.c.id, attempts.c.expected_units, attempts.c.expected_currency).where(
-            attempts.c.provider == provider, AT_WORK, attempts.c.state.in_(["placing", "unclear"])
-        )
-    ).all()
-    if any(row[2] != currency for row in rows):
+    rows = connection.execute(_OPEN, {"of_provider": provider}).all()
+    if any(row.expected_currency != currency for row in rows):
         return None
-    return [OpenPurchase(row[0], row[1]) for row in rows]
+    return [OpenPurchase(row.id, row.expected_units) for row in rows]
 
 
 def purchases_since(connection: Connection, provider: str, reading_id: int | None) -> int:
     """Purchases made and booked since the last reading: the next one is the first to show whether they were debited."""
-    return int(
-        connection.execute(
-            select(func.count(ledger_table.c.order_number.distinct())).where(
-                ledger_table.c.provider == provider,
-                ledger_table.c.id > (reading_id or 0),
-                ledger_table.c.kind == "charge",
-                ledger_table.c.note == FRESH_PURCHASE,
-            )
-        ).scalar_one()
-    )
+    return int(connection.execute(_PURCHASES_SINCE, {"of_provider": provider, "since": reading_id or 0}).scalar_one())
 
 
 def refunds_since(connection: Connection, provider: str, reading_id: int | None) -> int:
     """Refunds that a charge told of since the last reading: the next one shows whether they came."""
-    return int(
-        connection.execute(
-            select(func.count(ledger_table.c.order_number.distinct())).where(
-                ledger_table.c.provider == provider,
-                ledger_table.c.id > (reading_id or 0),
-                ledger_table.c.kind == "refund",
-                func.coalesce(ledger_table.c.note, "").not_in([ledger.SEEN_REFUND, ledger.PRICE_TOLD]),
-            )
-        ).scalar_one()
-    )
+    return int(connection.execute(_REFUNDS_SINCE, {"of_provider": provider, "since": reading_id or 0}).scalar_one())
 
 
 def booked_since(connection: Connection, provider: str, reading_id: int | None, units: int) -> bool:
@@ -165,45 +196,33 @@ def booked_since(connection: Connection, provider: str, reading_id: int | None, 
 
 def open_window(connection: Connection, provider: str, at: datetime) -> None:
     """A purchase became unclear: its evidence is looked for from now on."""
-    connection.execute(update(providers).where(providers.c.name == provider).values(next_evidence_at=at))
+    connection.execute(_AT, {"of_provider": provider, "next_evidence_at": at})
 
 
 def due_windows(connection: Connection, now: datetime) -> list[str]:
     """Providers where evidence is to be looked for now."""
-    rows = connection.execute(select(providers.c.name).where(providers.c.next_evidence_at <= now))
+    rows = connection.execute(_WINDOWS, {"now": now})
     return [row[0] for row in rows]
 
 
 def set_next_evidence(connection: Connection, provider: str, due: datetime | None) -> None:
-    connection.execute(update(providers).where(providers.c.name == provider).values(next_evidence_at=due))
+    connection.execute(_AT, {"of_provider": provider, "next_evidence_at": due})
 
 
 def window_open(connection: Connection, provider: str, sent_after: datetime) -> bool:
     """Whether an unclear purchase was sent so lately that its evidence must be kept sharp."""
-    found = connection.execute(
-        select(attempts.c.id)
-        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear")
-        .where(attempts.c.sent_at >= sent_after)
-        .limit(1)
-    ).first()
-    return found is not None
+    return connection.execute(_SENT_LATELY, {"of_provider": provider, "sent_after": sent_after}).first() is not None
 
 
 def unclear(connection: Connection, provider: str) -> list[RowMapping]:
     """The unclear purchases at a provider whose end may be found out, in the order of their sending: not those that
     are held since a restore, whose story after the backup is not in this database."""
-    rows = connection.execute(
-        select(attempts)
-        .where(attempts.c.provider == provider, AT_WORK, attempts.c.state == "unclear", _FOUND_OUT)
-        .order_by(attempts.c.sent_at)
-    )
-    return list(rows.mappings())
+    return list(connection.execute(_UNCLEAR, {"of_provider": provider}).mappings())
 
 
 def still_unclear(connection: Connection, attempt_id: str) -> RowMapping | None:
     """The row of an unclear purchase, locked; None when somebody ended it meanwhile. Its order is locked already."""
-    query = select(attempts).where(attempts.c.id == attempt_id, attempts.c.state == "unclear").with_for_update()
-    return connection.execute(query).mappings().one_or_none()
+    return connection.execute(_STILL_UNCLEAR, {"of_attempt": attempt_id}).mappings().one_or_none()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,39 +287,26 @@ def _number(text: object) -> bool:
 
 def set_anchor(connection: Connection, provider: str, units: int, *, debits: int, net_refunds: int = 0) -> None:
     """The reading just written explains everything: count from here, and what it taught."""
-    connection.execute(
-        update(providers)
-        .where(providers.c.name == provider)
-        .values(
-            anchor_id=providers.c.reading_id,
-            anchor_units=units,
-            difference_units=None,
-            difference_seen=0,
-            debits_seen=providers.c.debits_seen + debits,
-            net_refunds=providers.c.net_refunds + net_refunds,
-        )
-    )
+    taught = {"more_debits": debits, "more_refunds": net_refunds}
+    connection.execute(_SET_ANCHOR, {"of_provider": provider, "anchor_units": units, **taught})
 
 
 def set_difference(connection: Connection, provider: str, difference: int | None, seen: int) -> None:
-    connection.execute(
-        update(providers).where(providers.c.name == provider).values(difference_units=difference, difference_seen=seen)
-    )
+    connection.execute(_AT, {"of_provider": provider, "difference_units": difference, "difference_seen": seen})
 
 
 def distrust_debits(connection: Connection, provider: str) -> None:
     """A purchase was debited late: what was learnt of this provider's debits is worth nothing."""
-    connection.execute(update(providers).where(providers.c.name == provider).values(debits_seen=0))
+    connection.execute(_AT, {"of_provider": provider, "debits_seen": 0})
 
 
 def add_evidence(connection: Connection, attempt_id: str, evidence: Mapping[str, object]) -> None:
     """Store what was learned of an attempt; of too many readings those go that said nothing new."""
-    query = select(attempts.c.evidence).where(attempts.c.id == attempt_id).with_for_update()
-    known: Any = connection.execute(query).scalar()
+    known: Any = connection.execute(_EVIDENCE, {"of_attempt": attempt_id}).scalar()
     kept = [*(known or []), dict(evidence)]
     if len(kept) > MOST_EVIDENCE and (place := dispensable(kept)) is not None:
         del kept[place]
-    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(evidence=kept))
+    connection.execute(_SET_EVIDENCE, {"of_attempt": attempt_id, "evidence": kept})
 
 
 def has_readings(connection: Connection, attempt_id: str) -> bool:
@@ -414,22 +420,7 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
 
 def refunds_due(connection: Connection, provider: str, since: datetime) -> list[int] | None:
     """What the provider owes for orders that it did not finish and no refund is booked of; None: for too many."""
-    booked = select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number)
-    rows = (
-        connection.execute(
-            select(orders)
-            .where(
-                orders.c.provider == provider,
-                orders.c.updated_at >= since,
-                orders.c.provider_order.is_not(None),
-                orders.c.state.in_(_PAID_BACK),
-                ~booked.exists(),
-            )
-            .limit(MOST_REFUNDS)
-        )
-        .mappings()
-        .all()
-    )
+    rows = connection.execute(_UNREFUNDED, {"of_provider": provider, "since": since}).mappings().all()
     if len(rows) == MOST_REFUNDS:
         return None
     return [one.units for row in rows for one in _of_order(row) if one.kind == "refund" and one.units]

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.catalogue import CatalogueRow
@@ -39,18 +40,27 @@ def ensure_providers(connection: Connection, names: Sequence[str], now: datetime
         )
 
 
+_PROVIDERS: Final = select(providers)
+_PROVIDER: Final = update(providers).where(providers.c.name == bindparam("of_provider"))
+
+
 def health(connection: Connection) -> dict[str, RowMapping]:
-    return {row["name"]: row for row in connection.execute(select(providers)).mappings()}
+    return {row["name"]: row for row in connection.execute(_PROVIDERS).mappings()}
 
 
 def set_health(connection: Connection, name: str, at: datetime, **values: object) -> None:
-    connection.execute(update(providers).where(providers.c.name == name).values(updated_at=at, **values))
+    connection.execute(_PROVIDER, {"of_provider": name, "updated_at": at, **values})
 
 
 def due(connection: Connection, column: str, now: datetime) -> list[str]:
     """Providers whose `next_catalogue_at` or `next_balance_at` has come."""
-    rows = connection.execute(select(providers.c.name).where(providers.c[column] <= now).order_by(providers.c[column]))
-    return [row[0] for row in rows]
+    return [row[0] for row in connection.execute(_due(column), {"now": now})]
+
+
+@cache
+def _due(column: str) -> Select[Any]:
+    when = providers.c[column]
+    return select(providers.c.name).where(when <= bindparam("now")).order_by(when)
 
 
 def row_from(row: RowMapping, *, gone: bool = True) -> CatalogueRow:
@@ -100,6 +110,16 @@ def _money(units: int | None, currency: str) -> Money | None:
     return Money(units, currency) if units is not None else None
 
 
+_OF_SERVICES: Final = (
+    select(provider_services)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service.in_(bindparam("services", expanding=True)),
+    )
+    .order_by(provider_services.c.id)
+)
+
+
 def offer_rows(
     connection: Connection, wanted: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], list[tuple[CatalogueRow, datetime | None]]]:
@@ -109,19 +129,23 @@ def offer_rows(
     for provider, service in wanted:
         by_provider.setdefault(provider, []).append(service)
     for provider, services in by_provider.items():
-        rows = connection.execute(
-            select(provider_services)
-            .where(provider_services.c.provider == provider, provider_services.c.service.in_(services))
-            .order_by(provider_services.c.id)
-        ).mappings()
+        rows = connection.execute(_OF_SERVICES, {"of_provider": provider, "services": services}).mappings()
         for row in rows:
             found.setdefault((provider, row["service"]), []).append((row_from(row), row["stock_at"]))
     return found
 
 
+_OF_PROVIDER: Final = select(provider_services).where(provider_services.c.provider == bindparam("of_provider"))
+_KEYS: Final = select(provider_services.c.id, provider_services.c.service, provider_services.c.country).where(
+    provider_services.c.provider == bindparam("of_provider")
+)
+_ADD: Final = insert(provider_services)
+_ADD_PRICES: Final = insert(prices)
+
+
 def stored_rows(connection: Connection, provider: str) -> dict[tuple[str, str], RowMapping]:
     """The whole stored catalogue of a provider by (service, country)."""
-    rows = connection.execute(select(provider_services).where(provider_services.c.provider == provider)).mappings()
+    rows = connection.execute(_OF_PROVIDER, {"of_provider": provider}).mappings()
     return {(row["service"], row["country"]): row for row in rows}
 
 
@@ -153,7 +177,7 @@ def insert_rows(
     if not rows:
         return
     connection.execute(
-        insert(provider_services),
+        _ADD,
         [
             {
                 "provider": provider,
@@ -169,15 +193,10 @@ def insert_rows(
         ],
     )
     ids = {
-        (service, country): row_id
-        for row_id, service, country in connection.execute(
-            select(provider_services.c.id, provider_services.c.service, provider_services.c.country).where(
-                provider_services.c.provider == provider
-            )
-        )
+        (service, country): row_id for row_id, service, country in connection.execute(_KEYS, {"of_provider": provider})
     }
     connection.execute(
-        insert(prices),
+        _ADD_PRICES,
         [
             {
                 "provider_service": ids[row.service, row.country],
@@ -192,7 +211,7 @@ def insert_rows(
 
 def update_row(connection: Connection, row_id: int, at: datetime, values: Mapping[str, Any], *, priced: bool) -> None:
     """Change one row; `priced` adds an entry to its price and stock history."""
-    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
+    connection.execute(_SET_ROW, {"of_row": row_id, **values})
     if priced:
         connection.execute(
             insert(prices).values(
@@ -201,23 +220,25 @@ def update_row(connection: Connection, row_id: int, at: datetime, values: Mappin
         )
 
 
+_NEWEST: Final = (
+    select(prices.c.id)
+    .where(prices.c.provider_service == provider_services.c.id)
+    .order_by(prices.c.at.desc(), prices.c.id.desc())
+    .limit(1)
+    .correlate(provider_services)
+    .scalar_subquery()
+)
+_TOLD_STOCK: Final = (
+    select(provider_services.c.id, prices.c.stock)
+    .join(prices, prices.c.id == _NEWEST)
+    .where(provider_services.c.provider == bindparam("of_provider"), provider_services.c.has_stock)
+)
+
+
 def told_stock(connection: Connection, provider: str) -> dict[int, int | None]:
     """The stock that a provider's catalogue told last, by the row's id. What a row holds may be less: orders that are
     planned take theirs out of it at once."""
-    newest = (
-        select(prices.c.id)
-        .where(prices.c.provider_service == provider_services.c.id)
-        .order_by(prices.c.at.desc(), prices.c.id.desc())
-        .limit(1)
-        .correlate(provider_services)
-        .scalar_subquery()
-    )
-    query = (
-        select(provider_services.c.id, prices.c.stock)
-        .join(prices, prices.c.id == newest)
-        .where(provider_services.c.provider == provider, provider_services.c.has_stock)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(_TOLD_STOCK, {"of_provider": provider})}
 
 
 def history(
@@ -257,14 +278,22 @@ def rows_of(
     return list(connection.execute(query.with_for_update() if lock else query).mappings())
 
 
+_ROW: Final = (
+    select(provider_services)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service == bindparam("of_service"),
+        provider_services.c.country == bindparam("of_country"),
+    )
+    .with_for_update()
+)
+_SET_ROW: Final = update(provider_services).where(provider_services.c.id == bindparam("of_row"))
+
+
 def find_row(connection: Connection, provider: str, service: str, country: str) -> RowMapping | None:
     """The stored row of one offer, locked: what its charges taught is changed by whoever knows all of them."""
-    query = select(provider_services).where(
-        provider_services.c.provider == provider,
-        provider_services.c.service == service,
-        provider_services.c.country == country,
-    )
-    return connection.execute(query.with_for_update()).mappings().one_or_none()
+    of = {"of_provider": provider, "of_service": service, "of_country": country}
+    return connection.execute(_ROW, of).mappings().one_or_none()
 
 
 def set_charges(
@@ -279,23 +308,26 @@ def set_charges(
     values: dict[str, Any] = {"charges": [asdict(one) for one in samples]}
     if lesson is not None:
         values |= {"charged_rate_units": lesson.rate, **({"learned_per": lesson.per} if unit else {})}
-    connection.execute(update(provider_services).where(provider_services.c.id == row_id).values(**values))
+    connection.execute(_SET_ROW, {"of_row": row_id, **values})
+
+
+_SEEN: Final = (
+    update(provider_services)
+    .where(provider_services.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        seen_at=bindparam("at", type_=Instant()),
+        missing=0,
+        stock_at=case(
+            (provider_services.c.has_stock, bindparam("at", type_=Instant())), else_=provider_services.c.stock_at
+        ),
+    )
+)
 
 
 def mark_seen(connection: Connection, row_ids: Sequence[int], at: datetime) -> None:
     """Rows that a complete sync showed unchanged."""
     for start in range(0, len(row_ids), 500):
-        connection.execute(
-            update(provider_services)
-            .where(provider_services.c.id.in_(row_ids[start : start + 500]))
-            .values(
-                seen_at=at,
-                missing=0,
-                stock_at=case(
-                    (provider_services.c.has_stock, literal(at, Instant())), else_=provider_services.c.stock_at
-                ),
-            )
-        )
+        connection.execute(_SEEN, {"ids": row_ids[start : start + 500], "at": at})
 
 
 def mark_missing(connection: Connection, row_ids: Sequence[int]) -> None:
@@ -329,12 +361,19 @@ def set_stock_if_tracked(connection: Connection, provider: str, service: str, st
     )
 
 
+_TYPE: Final = (
+    select(provider_services.c.type)
+    .where(
+        provider_services.c.provider == bindparam("of_provider"),
+        provider_services.c.service == bindparam("of_service"),
+    )
+    .limit(1)
+)
+
+
 def type_of(connection: Connection, provider: str, service: str) -> str:
     """The service type that the catalogue states; empty when it no longer lists the service."""
-    query = select(provider_services.c.type).where(
-        provider_services.c.provider == provider, provider_services.c.service == service
-    )
-    return connection.execute(query.limit(1)).scalar() or ""
+    return connection.execute(_TYPE, {"of_provider": provider, "of_service": service}).scalar() or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,17 +387,21 @@ class Traits:
 
 
 NO_TRAITS: Final = Traits()
+_TRAITS: Final = select(
+    provider_services.c.service,
+    provider_services.c.name,
+    provider_services.c.refill,
+    provider_services.c.auto_delivery,
+).where(
+    provider_services.c.provider == bindparam("of_provider"),
+    provider_services.c.service.in_(bindparam("services", expanding=True)),
+)
 
 
 def traits(connection: Connection, provider: str, services: Sequence[str]) -> dict[str, Traits]:
     """By service id; those that the catalogue does not know are left out."""
-    query = select(
-        provider_services.c.service,
-        provider_services.c.name,
-        provider_services.c.refill,
-        provider_services.c.auto_delivery,
-    ).where(provider_services.c.provider == provider, provider_services.c.service.in_(list(services)))
-    return {row[0]: Traits(row[1], bool(row[2]), not row[3]) for row in connection.execute(query)}
+    rows = connection.execute(_TRAITS, {"of_provider": provider, "services": list(services)})
+    return {row[0]: Traits(row[1], bool(row[2]), not row[3]) for row in rows}
 
 
 def reserve_stock(connection: Connection, provider: str, service: str, pieces: int) -> bool:
@@ -386,9 +429,11 @@ def stock_of(connection: Connection, provider: str, service: str) -> tuple[int |
 
 def sizes(connection: Connection) -> dict[str, int]:
     """Rows listed per provider."""
-    rows = connection.execute(
-        select(provider_services.c.provider, func.count())
-        .where(and_(provider_services.c.missing < GONE_AFTER))
-        .group_by(provider_services.c.provider)
-    )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in connection.execute(_SIZES)}
+
+
+_SIZES: Final = (
+    select(provider_services.c.provider, func.count())
+    .where(provider_services.c.missing < GONE_AFTER)
+    .group_by(provider_services.c.provider)
+)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, func, select, update
 
 from aggregator.domain.children import Member
 from aggregator.domain.ids import OrderId
@@ -18,27 +19,36 @@ from aggregator.storage.orders import order_from
 from aggregator.storage.tables import attempts, ledger, orders
 
 
+def _due(when: ColumnElement[Any], *where: ColumnElement[bool]) -> Select[int]:
+    some = select(orders.c.number).where(when <= bindparam("now"), *where).order_by(when, orders.c.number)
+    return some.limit(bindparam("at_most", type_=Integer()))
+
+
+_RUNS: Final = _due(orders.c.next_run_at, func.coalesce(orders.c.error_type, "") != RESTORED)
+_SUMS: Final = _due(orders.c.next_sum_at)
+_REMAINDERS: Final = _due(orders.c.next_remainder_at)
+_OF_PARENTS: Final = (
+    select(orders).where(orders.c.parent.in_(bindparam("parents", expanding=True))).order_by(orders.c.number)
+)
+
+
 def due_runs(connection: Connection, now: datetime, *, limit: int) -> list[int]:
     """Parents whose next run is to be made; not those that are held since a restore."""
-    held = func.coalesce(orders.c.error_type, "") == RESTORED
-    return _numbers(connection, (orders.c.next_run_at <= now) & ~held, orders.c.next_run_at, limit)
+    return _numbers(connection, _RUNS, now, limit)
 
 
 def due_sums(connection: Connection, now: datetime, *, limit: int) -> list[int]:
     """Parents whose figures are to be added up."""
-    return _numbers(connection, orders.c.next_sum_at <= now, orders.c.next_sum_at, limit)
+    return _numbers(connection, _SUMS, now, limit)
 
 
 def due_remainders(connection: Connection, now: datetime, *, limit: int) -> list[int]:
     """Ended orders whose refund is to be looked for."""
-    return _numbers(connection, orders.c.next_remainder_at <= now, orders.c.next_remainder_at, limit)
+    return _numbers(connection, _REMAINDERS, now, limit)
 
 
-def _numbers(
-    connection: Connection, where: ColumnElement[bool], due: ColumnElement[datetime | None], limit: int
-) -> list[int]:
-    query = select(orders.c.number).where(where).order_by(due, orders.c.number).limit(limit)
-    return [row[0] for row in connection.execute(query)]
+def _numbers(connection: Connection, which: Select[int], now: datetime, limit: int) -> list[int]:
+    return [row[0] for row in connection.execute(which, {"now": now, "at_most": limit})]
 
 
 def next_run_at(connection: Connection, number: int) -> datetime | None:
@@ -71,8 +81,7 @@ def family(connection: Connection, parent: OrderId) -> list[Member]:
     found: list[Member] = []
     generation: Sequence[str] = [parent]
     while generation:
-        query = select(orders).where(orders.c.parent.in_(generation)).order_by(orders.c.number)
-        rows = connection.execute(query).mappings().all()
+        rows = connection.execute(_OF_PARENTS, {"parents": list(generation)}).mappings().all()
         found.extend(Member(order_from(row), awaits=row["next_remainder_at"] is not None) for row in rows)
         generation = [row["id"] for row in rows]
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Integer,
     RowMapping,
     Table,
+    Update,
     and_,
     bindparam,
     insert,
@@ -89,13 +91,15 @@ def release(
     connection: Connection, table: Table, key: Column[Any], value: object, token: str, **values: object
 ) -> None:
     """Give a claimed row back with its results; ClaimLost when somebody else holds it by now."""
-    done = connection.execute(
-        update(table)
-        .where(key == value, table.c.claim_token == token)
-        .values(claim_token=None, claimed_until=None, **values)
-    )
+    done = connection.execute(_release(table, key), {"of_key": value, "of_token": token, **values})
     if done.rowcount != 1:
         raise ClaimLost(f"{table.name} {value}")
+
+
+@cache
+def _release(table: Table, key: Column[Any]) -> Update:
+    held = (key == bindparam("of_key"), table.c.claim_token == bindparam("of_token"))
+    return update(table).where(*held).values(claim_token=None, claimed_until=None)
 
 
 def shift_once(connection: Connection, tables: Sequence[Table], by: timedelta, key: int) -> int:
@@ -144,8 +148,10 @@ def void_all(connection: Connection, tables: Sequence[Table]) -> int:
     """End every claim: the caller holds the daemon's lock, so nobody is at work on any of them."""
     voided = 0
     for table in tables:
-        result = connection.execute(
-            update(table).where(table.c.claim_token.is_not(None)).values(claim_token=None, claimed_until=None)
-        )
-        voided += result.rowcount
+        voided += connection.execute(_void(table)).rowcount
     return voided
+
+
+@cache
+def _void(table: Table) -> Update:
+    return update(table).where(table.c.claim_token.is_not(None)).values(claim_token=None, claimed_until=None)

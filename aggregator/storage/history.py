@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, literal, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.domain.history import OfferHistory
@@ -49,22 +50,25 @@ def note_end(
     seconds = min(max(0, round(duration.total_seconds())), MOST_S) if duration is not None else None
     if state is not OrderState.COMPLETED:
         seconds = None
-    row = offer_history.c
+    first = {counter: 1, "ordered": pieces, "delivered": told, "duration_s": seconds, "updated_at": at}
+    query = _counted(connection.dialect.name, counter, seconds is not None)
+    connection.execute(query, {"provider": provider, "service": service, **first})
+
+
+@cache
+def _counted(dialect_name: str, counter: str, timed: bool) -> Any:
+    dialect: Any = postgresql if dialect_name == "postgresql" else sqlite
+    query = dialect.insert(offer_history)
+    row, new = offer_history.c, query.excluded
     change: dict[str, Any] = {
         counter: row[counter] + 1,
-        "ordered": row.ordered + pieces,
-        "delivered": row.delivered + told,
-        "updated_at": at,
+        "ordered": row.ordered + new.ordered,
+        "delivered": row.delivered + new.delivered,
+        "updated_at": new.updated_at,
     }
-    if seconds is not None:
-        change["duration_s"] = _averaged(row.duration_s, row.completed + 1, seconds)
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    first = {counter: 1, "ordered": pieces, "delivered": told, "duration_s": seconds, "updated_at": at}
-    connection.execute(
-        dialect.insert(offer_history)
-        .values(provider=provider, service=service, **first)
-        .on_conflict_do_update(index_elements=["provider", "service"], set_=change)
-    )
+    if timed:
+        change["duration_s"] = _averaged(row.duration_s, row.completed + 1, new.duration_s)
+    return query.on_conflict_do_update(index_elements=["provider", "service"], set_=change)
 
 
 def correct_end(
@@ -91,6 +95,12 @@ def correct_end(
     connection.execute(update(offer_history).where(row.provider == provider, row.service == service).values(**change))
 
 
+_OF_SERVICES: Final = select(offer_history).where(
+    offer_history.c.provider == bindparam("of_provider"),
+    offer_history.c.service.in_(bindparam("services", expanding=True)),
+)
+
+
 def load(connection: Connection, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], OfferHistory]:
     """Histories of (provider, service) pairs; one without any end is left out."""
     by_provider: dict[str, list[str]] = {}
@@ -98,8 +108,7 @@ def load(connection: Connection, wanted: Sequence[tuple[str, str]]) -> dict[tupl
         by_provider.setdefault(provider, []).append(service)
     found: dict[tuple[str, str], OfferHistory] = {}
     for provider, services in by_provider.items():
-        query = select(offer_history).where(offer_history.c.provider == provider, offer_history.c.service.in_(services))
-        for row in connection.execute(query).mappings():
+        for row in connection.execute(_OF_SERVICES, {"of_provider": provider, "services": services}).mappings():
             found[provider, row["service"]] = OfferHistory(
                 completed=row["completed"],
                 partial=row["partial"],
@@ -126,7 +135,7 @@ def _not_negative(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return case((value < 0, 0), else_=value)
 
 
-def _averaged(known: ColumnElement[Any], count: ColumnElement[Any], seconds: int) -> ColumnElement[Any]:
+def _averaged(known: ColumnElement[Any], count: ColumnElement[Any], seconds: ColumnElement[Any]) -> ColumnElement[Any]:
     """The average with one more value, in whole seconds on both databases: their integer division cuts towards 0."""
     weight = case((count < WEIGHT, count), else_=WEIGHT)
-    return case((known.is_(None), literal(seconds)), else_=known + (literal(seconds) - known) // weight)
+    return case((known.is_(None), seconds), else_=known + (seconds - known) // weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, func, insert, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select
 
 from aggregator.domain.money import Money
 from aggregator.storage.tables import ledger, providers
@@ -15,6 +15,28 @@ SEEN_REFUND: Final = "seen in the balance"
 
 PRICE_TOLD: Final = "price told"
 """The note of what is booked when a charge turns out to be another than was expected: no refund, though it is less."""
+
+
+_ADD: Final = insert(ledger).returning(ledger.c.id)
+_LOCK: Final = select(providers.c.name).where(providers.c.name == bindparam("of_provider")).with_for_update()
+_CHARGED: Final = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
+    ledger.c.order_number == bindparam("of_order"),
+    ledger.c.kind.in_(["charge", "refund"]),
+    ledger.c.currency == bindparam("of_currency"),
+    func.coalesce(ledger.c.note, "") != SEEN_REFUND,
+)
+_CHARGED_NUMBER: Final = _CHARGED.where(ledger.c.number_id == bindparam("of_number"))
+_SEEN_REFUNDS: Final = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
+    ledger.c.order_number == bindparam("of_order"),
+    ledger.c.note == SEEN_REFUND,
+    ledger.c.currency == bindparam("of_currency"),
+)
+_MOVED: Final = (
+    select(ledger.c.provider, ledger.c.currency, func.sum(ledger.c.units))
+    .join(providers, providers.c.name == ledger.c.provider)
+    .where(ledger.c.id > providers.c.reading_id, ledger.c.kind != "reading")
+    .group_by(ledger.c.provider, ledger.c.currency)
+)
 
 
 def add(
@@ -33,41 +55,33 @@ def add(
     The rows of a provider get their ids in the order of their commits: what is booked "since" a reading is found by id.
     """
     lock(connection, provider)
-    row: int = connection.execute(
-        insert(ledger)
-        .values(
-            provider=provider,
-            kind=kind,
-            units=amount.units,
-            currency=amount.currency,
-            order_number=order_number,
-            number_id=number_id,
-            note=note,
-            at=at,
-        )
-        .returning(ledger.c.id)
-    ).scalar_one()
+    values = {
+        "provider": provider,
+        "kind": kind,
+        "units": amount.units,
+        "currency": amount.currency,
+        "order_number": order_number,
+        "number_id": number_id,
+        "note": note,
+        "at": at,
+    }
+    row: int = connection.execute(_ADD, values).scalar_one()
     return row
 
 
 def lock(connection: Connection, provider: str) -> None:
     """Nobody else books at this provider until the transaction ends. SQLite has one writer anyway."""
     if connection.dialect.name != "sqlite":
-        connection.execute(select(providers.c.name).where(providers.c.name == provider).with_for_update())
+        connection.execute(_LOCK, {"of_provider": provider})
 
 
 def charged(connection: Connection, order_number: int, currency: str, number_id: int | None = None) -> int:
     """Units booked so far for an order, or for one number of it, in one currency: charges less the refunds that charges
     told of."""
-    query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
-        ledger.c.order_number == order_number,
-        ledger.c.kind.in_(["charge", "refund"]),
-        ledger.c.currency == currency,
-        func.coalesce(ledger.c.note, "") != SEEN_REFUND,
-    )
-    if number_id is not None:
-        query = query.where(ledger.c.number_id == number_id)
-    return -int(connection.execute(query).scalar_one())
+    of: dict[str, object] = {"of_order": order_number, "of_currency": currency}
+    if number_id is None:
+        return -int(connection.execute(_CHARGED, of).scalar_one())
+    return -int(connection.execute(_CHARGED_NUMBER, {**of, "of_number": number_id}).scalar_one())
 
 
 def book_charge(
@@ -92,20 +106,13 @@ def book_charge(
 
 
 def _seen_refunds(connection: Connection, order_number: int, currency: str) -> int:
-    query = select(func.coalesce(func.sum(ledger.c.units), 0)).where(
-        ledger.c.order_number == order_number, ledger.c.note == SEEN_REFUND, ledger.c.currency == currency
-    )
-    return int(connection.execute(query).scalar_one())
+    of = {"of_order": order_number, "of_currency": currency}
+    return int(connection.execute(_SEEN_REFUNDS, of).scalar_one())
 
 
 def moved_since_reading(connection: Connection) -> dict[str, list[Money]]:
     """Per provider, what was booked since its balance was last read, by currency."""
-    rows = connection.execute(
-        select(ledger.c.provider, ledger.c.currency, func.sum(ledger.c.units))
-        .join(providers, providers.c.name == ledger.c.provider)
-        .where(ledger.c.id > providers.c.reading_id, ledger.c.kind != "reading")
-        .group_by(ledger.c.provider, ledger.c.currency)
-    )
+    rows = connection.execute(_MOVED)
     moved: dict[str, list[Money]] = {}
     for provider, currency, units in rows:
         moved.setdefault(provider, []).append(Money(int(units), currency))

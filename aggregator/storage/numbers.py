@@ -113,12 +113,15 @@ def _free_ids(connection: Connection, order_number: int, count: int) -> list[int
     return [*free, *order_numbers.reserve(connection, count - len(free))]
 
 
+_OF_ORDERS: Final = (
+    select(numbers).where(numbers.c.order_number.in_(bindparam("orders", expanding=True))).order_by(numbers.c.id)
+)
+
+
 def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[OrderId, tuple[Number, ...]]:
     if not owners:
         return {}
-    rows = connection.execute(
-        select(numbers).where(numbers.c.order_number.in_(list(owners))).order_by(numbers.c.id)
-    ).mappings()
+    rows = connection.execute(_OF_ORDERS, {"orders": list(owners)}).mappings()
     found: dict[OrderId, list[Number]] = {}
     for row in rows:
         order = owners[row["order_number"]]
@@ -177,24 +180,24 @@ def claim_due(
     return claims.claim(connection, _DUE, now, limit=limit, lease_s=lease_s, token=token, of_provider=provider)
 
 
+_SAVE: Final = update(numbers).where(numbers.c.id == bindparam("of"), numbers.c.claim_token == bindparam("held_by"))
+
+
 def save(connection: Connection, number: Number, *, token: str, next_check_at: datetime | None, checks: int) -> None:
     """Write a number's new state and end its claim; ClaimLost when it was claimed anew since."""
-    result = connection.execute(
-        update(numbers)
-        .where(numbers.c.id == number.id, numbers.c.claim_token == token)
-        .values(
-            phone=number.phone[:MAX_PHONE],
-            state=str(number.state),
-            codes=[_code(number, index, code) for index, code in enumerate(number.codes)],
-            charge_units=number.charge.units if number.charge else None,
-            charge_currency=number.charge.currency if number.charge else None,
-            expires_at=number.expires_at,
-            next_check_at=next_check_at,
-            checks=checks,
-            claim_token=None,
-            claimed_until=None,
-        )
-    )
+    values = {
+        "phone": number.phone[:MAX_PHONE],
+        "state": str(number.state),
+        "codes": [_code(number, index, code) for index, code in enumerate(number.codes)],
+        "charge_units": number.charge.units if number.charge else None,
+        "charge_currency": number.charge.currency if number.charge else None,
+        "expires_at": number.expires_at,
+        "next_check_at": next_check_at,
+        "checks": checks,
+        "claim_token": None,
+        "claimed_until": None,
+    }
+    result = connection.execute(_SAVE, {"of": number.id, "held_by": token, **values})
     if result.rowcount != 1:
         raise ClaimLost(f"number {number.id}")
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     RowMapping,
     and_,
     bindparam,
@@ -282,12 +283,18 @@ def may_have_children(order: Order) -> bool:
     return order.role is Role.PARENT or (order.state in FINAL and order.provider_order is not None)
 
 
+_CHILDREN: Final = (
+    select(orders.c.parent, orders.c.id)
+    .where(orders.c.parent.in_(bindparam("parents", expanding=True)))
+    .order_by(orders.c.number)
+)
+
+
 def _children(connection: Connection, parents: Sequence[OrderId]) -> dict[OrderId, list[OrderId]]:
     if not parents:
         return {}
-    query = select(orders.c.parent, orders.c.id).where(orders.c.parent.in_(parents)).order_by(orders.c.number)
     found: dict[OrderId, list[OrderId]] = {}
-    for parent, child in connection.execute(query):
+    for parent, child in connection.execute(_CHILDREN, {"parents": list(parents)}):
         found.setdefault(OrderId(parent), []).append(OrderId(child))
     return found
 
@@ -430,9 +437,12 @@ def reroute(connection: Connection, numbers: Sequence[int], at: datetime) -> Non
         )
 
 
+_NEXT_ROUTE: Final = select(orders.c.next_route_at).where(orders.c.number == bindparam("of"))
+
+
 def plan_is_stale(connection: Connection, number: int, now: datetime) -> bool:
     """Whether the time is over for which an accepted order's plan is good."""
-    due: datetime | None = connection.execute(select(orders.c.next_route_at).where(orders.c.number == number)).scalar()
+    due: datetime | None = connection.execute(_NEXT_ROUTE, {"of": number}).scalar()
     return due is not None and due <= now
 
 
@@ -442,15 +452,22 @@ def give_up_at(connection: Connection, number: int) -> datetime:
     return deadline
 
 
+_ELSEWHERE: Final = tuple(
+    select(mine)
+    .where(
+        mine.table.c.provider == bindparam("of_provider"),
+        mine.table.c.provider_order == bindparam("theirs"),
+        mine != bindparam("of"),
+    )
+    .limit(1)
+    for mine in (orders.c.number, numbers.c.order_number)
+)
+
+
 def known_elsewhere(connection: Connection, provider: str, provider_order: str, number: int) -> bool:
     """Whether another order already has this id of this provider, as its own or as that of a number it rented."""
-    bought = select(orders.c.number).where(
-        orders.c.provider == provider, orders.c.provider_order == provider_order, orders.c.number != number
-    )
-    rented = select(numbers.c.order_number).where(
-        numbers.c.provider == provider, numbers.c.provider_order == provider_order, numbers.c.order_number != number
-    )
-    return any(connection.execute(query.limit(1)).first() is not None for query in (bought, rented))
+    of = {"of_provider": provider, "theirs": provider_order, "of": number}
+    return any(connection.execute(query, of).first() is not None for query in _ELSEWHERE)
 
 
 def due_refills(connection: Connection, now: datetime, *, limit: int) -> list[int]:
@@ -459,8 +476,11 @@ def due_refills(connection: Connection, now: datetime, *, limit: int) -> list[in
     return [row[0] for row in connection.execute(query.limit(limit))]
 
 
+_SET_REFILL_DUE: Final = update(orders).where(orders.c.number == bindparam("of"))
+
+
 def set_refill_due(connection: Connection, number: int, due: datetime | None) -> None:
-    connection.execute(update(orders).where(orders.c.number == number).values(next_refill_at=due))
+    connection.execute(_SET_REFILL_DUE, {"of": number, "next_refill_at": due})
 
 
 def refill_due(connection: Connection, number: int) -> datetime | None:
@@ -478,23 +498,26 @@ def counts(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+_OTHER_ON_LINK: Final = (
+    select(orders.c.number)
+    .where(
+        orders.c.link == bindparam("of_link"),
+        orders.c.number != bindparam("of"),
+        # One that perhaps was bought may work there just as well.
+        or_(orders.c.provider_order.is_not(None), orders.c.state.in_(["placing", "unclear"])),
+        or_(orders.c.finished_at.is_(None), orders.c.finished_at > bindparam("since")),
+    )
+    .limit(1)
+)
+
+
 def other_on_link(connection: Connection, order: Order, since: datetime) -> bool:
     """Whether another order was bought for the same link and still worked on it after `since`: then nobody can tell
     whose pieces are gone."""
     if order.link is None:
         return False
-    query = (
-        select(orders.c.number)
-        .where(
-            orders.c.link == order.link,
-            orders.c.number != order.number,
-            # One that perhaps was bought may work there just as well.
-            or_(orders.c.provider_order.is_not(None), orders.c.state.in_(["placing", "unclear"])),
-            or_(orders.c.finished_at.is_(None), orders.c.finished_at > since),
-        )
-        .limit(1)
-    )
-    return connection.execute(query).first() is not None
+    of = {"of_link": order.link, "of": order.number, "since": since}
+    return connection.execute(_OTHER_ON_LINK, of).first() is not None
 
 
 def due_counts(connection: Connection, now: datetime) -> bool:
@@ -503,10 +526,17 @@ def due_counts(connection: Connection, now: datetime) -> bool:
     return connection.execute(query).first() is not None
 
 
+_COUNTS_DUE: Final = (
+    select(orders.c.number)
+    .where(orders.c.next_count_at <= bindparam("now"))
+    .order_by(orders.c.next_count_at)
+    .limit(bindparam("at_most", type_=Integer()))
+)
+
+
 def take_due_counts(connection: Connection, now: datetime, until: datetime, *, limit: int) -> list[Order]:
     """Orders whose count at the link is to be asked for now; they are due again at `until` if nobody says otherwise."""
-    numbers_due = select(orders.c.number).where(orders.c.next_count_at <= now).order_by(orders.c.next_count_at)
-    keys = [row[0] for row in connection.execute(numbers_due.limit(limit))]
+    keys = [row[0] for row in connection.execute(_COUNTS_DUE, {"now": now, "at_most": limit})]
     if not keys:
         return []
     connection.execute(update(orders).where(orders.c.number.in_(keys)).values(next_count_at=until))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, text, update
+from sqlalchemy import Connection, Integer, RowMapping, bindparam, case, insert, select, text, update
 
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.documents import Related, accepted_text, order_document
@@ -40,7 +40,7 @@ def append(connection: Connection, order: Order, related: Related, drafts: Seque
         return
     document = order_document(order, related, params=False)
     connection.execute(
-        insert(events),
+        _ADD,
         [
             {
                 "id": new_id("evt", at),
@@ -56,6 +56,7 @@ def append(connection: Connection, order: Order, related: Related, drafts: Seque
     )
 
 
+_ADD: Final = insert(events)
 _ACCEPTED: Final = Rows(events, "id", "order_number", "sequence", "type", "lane", "body", "created_at")
 
 
@@ -131,15 +132,23 @@ _FRESH: Final = select(
 ).select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
 
 
+_UNPLACED: Final = (
+    _FRESH.where(events.c.position.is_(None)).order_by(events.c.seq).limit(bindparam("at_most", type_=Integer()))
+)
+_PLACE: Final = update(events).where(events.c.seq == bindparam("of_seq")).values(position=bindparam("new_position"))
+_MOVE_ON: Final = (
+    update(sequences).where(sequences.c.name == "position").values(value=sequences.c.value + bindparam("count"))
+)
+_POSITION: Final = select(sequences.c.value).where(sequences.c.name == "position")
+
+
 def _advance(connection: Connection, count: int) -> int:
     """The last position given before these; kept apart from the events, so that removing old ones frees no position."""
-    done = connection.execute(
-        update(sequences).where(sequences.c.name == "position").values(value=sequences.c.value + count)
-    )
+    done = connection.execute(_MOVE_ON, {"count": count})
     if done.rowcount == 0:
         connection.execute(insert(sequences).values(name="position", value=count))
         return 0
-    value: int = connection.execute(select(sequences.c.value).where(sequences.c.name == "position")).scalar_one()
+    value: int = connection.execute(_POSITION).scalar_one()
     return value - count
 
 
@@ -152,13 +161,13 @@ def sequence(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEQUENCER_KEY})
-    rows = connection.execute(_FRESH.where(events.c.position.is_(None)).order_by(events.c.seq).limit(limit)).all()
+    rows = connection.execute(_UNPLACED, {"at_most": limit}).all()
     if not rows:
         return 0
     last = _advance(connection, len(rows))
     placed = list(enumerate(rows, start=last + 1))
     connection.execute(
-        update(events).where(events.c.seq == bindparam("of_seq")).values(position=bindparam("new_position")),
+        _PLACE,
         [{"of_seq": row.seq, "new_position": position} for position, row in placed],
     )
     fan_out: list[dict[str, Any]] = []

@@ -173,15 +173,18 @@ def extend(connection: Connection, numbers: Sequence[int], token: str, until: da
     )
 
 
+_CLAIMED: Final = (
+    select(orders)
+    .where(orders.c.number.in_(bindparam("numbers", expanding=True)), orders.c.claim_token == bindparam("token"))
+    .order_by(orders.c.number)
+    .with_for_update()
+)
+
+
 def claimed(connection: Connection, numbers: Sequence[int], token: str) -> list[Polled]:
     """The orders of a claim as they are now, locked; those that somebody else holds by now are left out."""
-    query = (
-        select(orders)
-        .where(orders.c.number.in_(numbers), orders.c.claim_token == token)
-        .order_by(orders.c.number)
-        .with_for_update()
-    )
-    return [_polled(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(_CLAIMED, {"numbers": list(numbers), "token": token}).mappings()
+    return [_polled(row) for row in rows]
 
 
 _RELEASE: Final = (

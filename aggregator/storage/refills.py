@@ -13,6 +13,7 @@ from aggregator.domain.ids import OrderId, RefillId
 from aggregator.domain.refills import Refill, RefillState
 from aggregator.storage import claims
 from aggregator.storage.tables import REFILL_ASKED, events, orders, refills
+from aggregator.storage.types import Instant
 
 _MAY_BE_CALLED: Final = or_(refills.c.state != "requested", refills.c.sent_at.is_(None))
 """One that was sent and not settled is left to reconciliation, whoever's claim on it ran out."""
@@ -64,12 +65,15 @@ def add(
     return number
 
 
+_OF_ORDERS: Final = (
+    select(refills).where(refills.c.order_number.in_(bindparam("numbers", expanding=True))).order_by(refills.c.number)
+)
+
+
 def of_orders(connection: Connection, owners: Mapping[int, OrderId]) -> dict[OrderId, tuple[Refill, ...]]:
     if not owners:
         return {}
-    rows = connection.execute(
-        select(refills).where(refills.c.order_number.in_(list(owners))).order_by(refills.c.number)
-    ).mappings()
+    rows = connection.execute(_OF_ORDERS, {"numbers": list(owners)}).mappings()
     found: dict[OrderId, list[Refill]] = {}
     for row in rows:
         order = owners[row["order_number"]]
@@ -130,16 +134,18 @@ def claim_due(
     )
 
 
+_COMPLETED: Final = (
+    select(events.c.body)
+    .where(events.c.order_number == bindparam("of"), events.c.type == "order.completed")
+    .order_by(events.c.sequence.desc())
+    .limit(1)
+)
+
+
 def remained(connection: Connection, order_number: int) -> int:
     """What the provider said remained when it called the order completed, which is no loss: some always say the
     quantity. Only the event of the completion knows it."""
-    query = (
-        select(events.c.body)
-        .where(events.c.order_number == order_number, events.c.type == "order.completed")
-        .order_by(events.c.sequence.desc())
-        .limit(1)
-    )
-    body = connection.execute(query).scalar()
+    body = connection.execute(_COMPLETED, {"of": order_number}).scalar()
     found = json.loads(body)["data"]["order"]["remains"] if body is not None else None
     return found if isinstance(found, int) else 0
 
@@ -150,21 +156,23 @@ def mark_sent(connection: Connection, numbers: list[int], at: datetime) -> None:
         connection.execute(update(refills).where(refills.c.number.in_(numbers)).values(sent_at=at))
 
 
+_INTERRUPTED: Final = (
+    update(refills)
+    .where(REFILL_ASKED, refills.c.sent_at.is_not(None), claims.unclaimed(refills))
+    .values(
+        state="unclear",
+        outcome="interrupted",
+        detail="the daemon stopped while the refill was being asked for",
+        next_poll_at=bindparam("retry_at", type_=Instant()),
+        claim_token=None,
+        claimed_until=None,
+    )
+)
+
+
 def interrupted(connection: Connection, now: datetime, retry_at: datetime) -> int:
     """Refills whose sender is gone are unclear; they are not asked for again before `retry_at`."""
-    result = connection.execute(
-        update(refills)
-        .where(REFILL_ASKED, refills.c.sent_at.is_not(None), claims.unclaimed(refills, now))
-        .values(
-            state="unclear",
-            outcome="interrupted",
-            detail="the daemon stopped while the refill was being asked for",
-            next_poll_at=retry_at,
-            claim_token=None,
-            claimed_until=None,
-        )
-    )
-    return result.rowcount
+    return connection.execute(_INTERRUPTED, {"now": now, "retry_at": retry_at}).rowcount
 
 
 def settle(connection: Connection, number: int, token: str, **values: object) -> None:

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, inspect, make_url, select
+from sqlalchemy import Connection, create_engine, inspect, make_url, select
+from sqlalchemy.pool import NullPool
 
 from aggregator.storage import invariants
 from aggregator.storage.database import Database, open_database
@@ -49,18 +51,31 @@ async def migrated(url: str) -> None:
 def violations(url: str, *, pruned: bool = False) -> list[str]:
     """What the database at `url` shows of broken invariants, of secrets, and of events that are not as the API's own
     description says; nothing for one that was never migrated."""
-    if url.startswith("sqlite:") and not Path(make_url(url).database or "").exists():
+    look = partial(_seen_if_migrated, pruned=pruned)
+    if url.startswith("postgresql"):
+        return apart(lambda: _read(url, look))
+    if not Path(make_url(url).database or "").exists():
         return []
-    return apart(lambda: _violations(url, pruned))
+    # One connection for a moment needs no threads.
+    engine = create_engine(make_url(url).set(drivername="sqlite+pysqlite"), poolclass=NullPool)
+    with engine.connect() as connection:
+        return look(connection)
 
 
-async def _violations(url: str, pruned: bool) -> list[str]:
+async def _read(url: str, look: Callable[[Connection], T]) -> T:
     async with opened(url) as database:
-        if not await database.read(lambda connection: inspect(connection).has_table("orders")):
-            return []
-        broken = await database.read(lambda connection: invariants.check(connection, pruned=pruned))
-        told = [f"the secret {one} is stored" for one in await database.read(leaks.in_rows)]
-        return broken + told + await database.read(_undescribed_events)
+        return await database.read(look)
+
+
+def _seen_if_migrated(connection: Connection, *, pruned: bool) -> list[str]:
+    return seen_in(connection, pruned=pruned) if inspect(connection).has_table("orders") else []
+
+
+def seen_in(connection: Connection, *, pruned: bool = False) -> list[str]:
+    """What is wrong in a migrated database."""
+    broken = invariants.check(connection, pruned=pruned)
+    told = [f"the secret {one} is stored" for one in leaks.in_rows(connection)]
+    return broken + told + _undescribed_events(connection)
 
 
 def _undescribed_events(connection: Connection) -> list[str]:

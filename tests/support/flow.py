@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
-import yaml
 from aiohttp import web
 from sqlalchemy import Connection, RowMapping, select
 from structlog.testing import capture_logs
@@ -495,7 +494,7 @@ async def a_street(
         async with Outbound() as outbound:
             # Log lines are kept and not written: a street says a lot, and rendering it is what costs most.
             with capture_logs() as said:
-                street = Street(database, clock, folder, world, outbound, yaml.safe_dump(config))
+                street = Street(database, clock, folder, world, outbound, json.dumps(config))
                 street.said = said
                 await street.begin()
                 if synced:

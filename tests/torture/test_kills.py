@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.conftest import SEED
 from tests.support.databases import KINDS
-from tests.torture.forge import forge
+from tests.torture.forge import Forge, forge
 from tests.torture.harness import torture
 from tests.torture.points import POINTS
 
@@ -27,15 +28,23 @@ def _points(kind: str, part: int) -> tuple[str, ...]:
     return POINTS[mine :: len(KINDS) * PARTS]
 
 
+@pytest.fixture(scope="module")
+def parent() -> Iterator[Forge]:
+    with forge() as made:
+        yield made
+
+
 def test_every_named_point_is_somebodys() -> None:
     assert sorted(point for kind in KINDS for part in range(PARTS) for point in _points(kind, part)) == sorted(POINTS)
     assert len(KINDS) * PARTS * KILLS >= 100
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_killed_daemon_buys_nothing_twice_and_loses_nothing(database_url: str, tmp_path: Path, part: int) -> None:
+def test_a_killed_daemon_buys_nothing_twice_and_loses_nothing(
+    parent: Forge, database_url: str, tmp_path: Path, part: int
+) -> None:
     points = _points("sqlite" if database_url.startswith("sqlite") else "postgresql", part)
-    with forge() as parent, torture(parent, tmp_path, database_url, SEED % 1_000_000_000 + part) as work:
+    with torture(parent, tmp_path, database_url, SEED % 1_000_000_000 + part) as work:
         report = work.run(KILLS, ORDERS_PER_KILL, cold=COLD, points=points)
     print(*report.lines(), sep="\n")
     assert report.fine, "\n".join(report.lines())
