@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from aggregator.domain.documents import Related
-from aggregator.domain.errors import ClaimLost
+from aggregator.domain.errors import ClaimLost, Problem, ProblemKind
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
@@ -37,7 +37,7 @@ from aggregator.storage import claims, order_numbers, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
 from aggregator.storage.bulk import Rows
-from aggregator.storage.tables import TO_ROUTE, numbers, orders
+from aggregator.storage.tables import TO_ROUTE, numbers, orders, removed_purchases
 from aggregator.storage.types import Instant
 
 
@@ -222,10 +222,10 @@ def load(connection: Connection, number: int, *, lock: bool = False) -> Order | 
 
 
 def load_for_update(connection: Connection, number: int) -> Order:
-    """The order, locked until the transaction ends; LookupError when there is none."""
+    """The order, locked until the transaction ends; Problem UNKNOWN_ORDER: there is none, or it was just removed."""
     order = load(connection, number, lock=True)
     if order is None:
-        raise LookupError(f"order {number}")
+        raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
     return order
 
 
@@ -443,14 +443,18 @@ def give_up_at(connection: Connection, number: int) -> datetime:
 
 
 def known_elsewhere(connection: Connection, provider: str, provider_order: str, number: int) -> bool:
-    """Whether another order already has this id of this provider, as its own or as that of a number it rented."""
+    """Whether another order already has this id of this provider, as its own or as that of a number it rented; or had
+    it, and is removed."""
     bought = select(orders.c.number).where(
         orders.c.provider == provider, orders.c.provider_order == provider_order, orders.c.number != number
     )
     rented = select(numbers.c.order_number).where(
         numbers.c.provider == provider, numbers.c.provider_order == provider_order, numbers.c.order_number != number
     )
-    return any(connection.execute(query.limit(1)).first() is not None for query in (bought, rented))
+    gone = select(removed_purchases.c.order_number).where(
+        removed_purchases.c.provider == provider, removed_purchases.c.provider_order == provider_order
+    )
+    return any(connection.execute(query.limit(1)).first() is not None for query in (bought, rented, gone))
 
 
 def due_refills(connection: Connection, now: datetime, *, limit: int) -> list[int]:
