@@ -661,6 +661,15 @@ removed_purchases = Table(
     sqlite_with_rowid=False,
 )
 
+# By the first half of its SHA-256 each key that something stored may be sealed with; one of them seals.
+sealing_keys = Table(
+    "sealing_keys",
+    metadata,
+    Column("fingerprint", String(32), primary_key=True),
+    Column("seals", Boolean, nullable=False),
+    Column("since", Instant, nullable=False),
+)
+
 sequences = Table(
     "sequences",
     metadata,

@@ -1,4 +1,5 @@
-"""Finished orders can be removed: the books outlive them, and of what they bought the providers' ids stay known.
+"""Finished orders can be removed: the books outlive them, and of what they bought the providers' ids stay known. Which
+keys sealed what is stored is known, so that one of them can be changed.
 
 Revision ID: 0011
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+
+from aggregator.storage import types
 
 revision = "0011"
 down_revision: str | None = "0010"
@@ -30,6 +33,13 @@ def upgrade() -> None:
         sa.Column("order_number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("provider", "provider_order", name=op.f("pk_removed_purchases")),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "sealing_keys",
+        sa.Column("fingerprint", sa.String(length=32), nullable=False),
+        sa.Column("seals", sa.Boolean(), nullable=False),
+        sa.Column("since", types.Instant(), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_sealing_keys")),
     )
     _index("ix_orders_rest", "orders", ["finished_at", "number"], _AT_REST)
     _index("ix_events_of_no_order", "events", ["seq"], "order_number IS NULL")
