@@ -26,10 +26,11 @@ _CANDIDATES: Final = f"[{_CANDIDATE}, {_CANDIDATE}, {_CANDIDATE}]"
 
 
 class Past:
-    """Writes orders `first` to `last`, one a second from `EPOCH` + first seconds on."""
+    """Writes orders, the one of number n made n times `every_s` seconds after EPOCH."""
 
-    def __init__(self, connection: Connection, *, old_keys: bool) -> None:
+    def __init__(self, connection: Connection, *, old_keys: bool, every_s: int = 1) -> None:
         self._connection = connection
+        self._every_s = every_s
         self._sqlite = connection.dialect.name == "sqlite"
         self._old_keys = old_keys
 
@@ -67,9 +68,9 @@ class Past:
             start_count=f"CASE WHEN {bought} THEN n % 5000 END",
             remains=f"CASE WHEN {bought} THEN 0 END",
             error_type="CASE WHEN n % 10 = 0 THEN 'no-offer' END",
-            created_at=at("n"),
-            updated_at=at("n + 600"),
-            finished_at=at("n + 600"),
+            created_at=at(0),
+            updated_at=at(600),
+            finished_at=at(600),
             sequence=f"CASE WHEN {bought} THEN {EVENTS} ELSE 2 END",
             version="3",
         )
@@ -92,9 +93,9 @@ class Past:
             outcome="'placed'",
             detail="'placed as ' || (n + 700000)",
             provider_order=self._text("n + 700000"),
-            created_at=at("n"),
-            sent_at=at("n + 1"),
-            finished_at=at("n + 1"),
+            created_at=at(0),
+            sent_at=at(1),
+            finished_at=at(1),
         )
         for place, (word, condition) in enumerate(
             (("accepted", "1 = 1"), ("placed", bought), ("completed", bought)), start=1
@@ -129,7 +130,7 @@ class Past:
             country="'us'",
             state="'received'",
             codes='\'[{"code": "1234", "text": "1234 is your code", "received_at": "2025-01-01T00:00:00.000Z"}]\'',
-            created_at=at("n"),
+            created_at=at(0),
         )
         self._insert(
             "accounts",
@@ -138,7 +139,7 @@ class Past:
             order_number="n",
             ordinal="0",
             sealed=key,
-            delivered_at=at("n + 600"),
+            delivered_at=at(600),
         )
         self._insert(
             "refills",
@@ -151,9 +152,9 @@ class Past:
             state="'completed'",
             provider_refill=self._text("n + 50000"),
             dropped="50",
-            requested_at=at("n + 600"),
-            sent_at=at("n + 600"),
-            finished_at=at("n + 600"),
+            requested_at=at(600),
+            sent_at=at(600),
+            finished_at=at(600),
         )
         self._insert(
             "ledger",
@@ -166,7 +167,7 @@ class Past:
             order_number="n",
             number_id=f"CASE WHEN {kind} = 'sms' THEN n END",
             note="'expected'",
-            at=at("n + 1"),
+            at=at(1),
         )
         if self._old_keys:
             fingerprint = "substr('0000000000000000000000000000000000000000000000000000000000000000', 1, 64)"
@@ -174,7 +175,7 @@ class Past:
             answer = {"status": "201", "body": "'{\"id\":\"ord_' || n || '\"}'"}
         else:
             given, answer = {"digest": key, "fingerprint": key}, {}
-        self._insert("idempotency_keys", numbers, "1 = 1", **given, **answer, order_number="n", created_at=at("n"))
+        self._insert("idempotency_keys", numbers, "1 = 1", **given, **answer, order_number="n", created_at=at(0))
         self._moved_on(last)
 
     _kind: Final = "CASE WHEN n % 100 = 1 THEN 'product' WHEN n % 100 = 3 THEN 'sms' ELSE 'smm' END"
@@ -204,7 +205,7 @@ class Past:
             type=word,
             lane="'o' || n",
             body=body,
-            created_at=self._at(f"n + {(place - 1) * 300}"),
+            created_at=self._at((place - 1) * 300),
         )
 
     def _moved_on(self, last: int) -> None:
@@ -230,9 +231,9 @@ class Past:
         statement = f"{numbers} SELECT {', '.join(columns.values())} FROM {source} WHERE {condition}"
         self._connection.exec_driver_sql(f"INSERT INTO {table} ({names}) {statement}")
 
-    def _at(self, seconds: str) -> str:
-        start = int(EPOCH.timestamp())
-        return f"({start} + {seconds}) * 1000000" if self._sqlite else f"to_timestamp({start} + {seconds})"
+    def _at(self, later_s: int) -> str:
+        seconds = f"({int(EPOCH.timestamp()) + later_s} + n * {self._every_s})"
+        return f"{seconds} * 1000000" if self._sqlite else f"to_timestamp({seconds})"
 
     def _text(self, number: str) -> str:
         return f"CAST({number} AS TEXT)"

@@ -124,6 +124,32 @@ _OPEN: Final = union_all(
     .where(events.c.order_number.in_(_THESE), deliveries.c.state != "delivered"),
 )
 
+_TOLD: Final = select(func.count(events.c.position)).where(events.c.order_number.in_(_THESE))
+_BOUGHT: Final = tuple(
+    select(table.c.provider, table.c.provider_order, number).where(
+        number.in_(_THESE), table.c.provider_order.is_not(None)
+    )
+    for table, number in (
+        (orders, orders.c.number),
+        (attempts, attempts.c.order_number),
+        (numbers, numbers.c.order_number),
+    )
+)
+# What refers to something goes before it.
+_REMOVE: Final = (
+    delete(deliveries).where(deliveries.c.event_seq.in_(select(events.c.seq).where(events.c.order_number.in_(_THESE)))),
+    *(
+        delete(table).where(table.c.order_number.in_(_THESE))
+        for table in (events, accounts, cancels, refills, number_ids, numbers, attempts)
+    ),
+    delete(orders).where(orders.c.number.in_(_THESE)),
+)
+_KEYS: Final = idempotency_keys.c.order_number.in_(_THESE)
+_BATCHES: Final = select(idempotency_keys.c.digest, idempotency_keys.c.body).where(
+    _KEYS, idempotency_keys.c.body.is_not(None)
+)
+_REMOVE_KEYS: Final = delete(idempotency_keys).where(_KEYS)
+
 
 def look(connection: Connection, before: datetime, after: Place | None, limit: int) -> list[Place]:
     """The next orders without a parent that are at rest and finished before then, the longest finished first."""
@@ -248,30 +274,18 @@ def remove(connection: Connection, these: Sequence[int]) -> None:
     Whose children are not among them must have none. The caller has found that they may go, in this transaction.
     """
     for some in _parts(these):
+        of = {"these": some}
         _keep_ids(connection, some)
         _pass_keys_on(connection, some)
-        theirs = events.c.order_number.in_(some)
-        told = select(func.count(events.c.position)).where(theirs)
-        _count_positions(connection, connection.execute(told).scalar_one())
-        connection.execute(delete(deliveries).where(deliveries.c.event_seq.in_(select(events.c.seq).where(theirs))))
-        for table in (events, accounts, cancels, refills, number_ids, numbers, attempts):
-            connection.execute(delete(table).where(table.c.order_number.in_(some)))
-        connection.execute(delete(orders).where(orders.c.number.in_(some)))
+        _count_positions(connection, connection.execute(_TOLD, of).scalar_one())
+        for statement in _REMOVE:
+            connection.execute(statement, of)
 
 
 def _keep_ids(connection: Connection, these: Sequence[int]) -> None:
     """The providers' ids of all that these orders bought."""
-    bought = [
-        select(table.c.provider, table.c.provider_order, number.label("number")).where(
-            number.in_(these), table.c.provider_order.is_not(None)
-        )
-        for table, number in (
-            (orders, orders.c.number),
-            (attempts, attempts.c.order_number),
-            (numbers, numbers.c.order_number),
-        )
-    ]
-    ids = {(row[0], row[1]): row[2] for query in bought for row in connection.execute(query)}
+    rows = (row for query in _BOUGHT for row in connection.execute(query, {"these": these}))
+    ids = {(row[0], row[1]): row[2] for row in rows}
     if ids:
         dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
         names = ("provider", "provider_order", "order_number")
@@ -282,12 +296,8 @@ def _keep_ids(connection: Connection, these: Sequence[int]) -> None:
 def _pass_keys_on(connection: Connection, these: Sequence[int]) -> None:
     """Remove the idempotency keys of these orders. The key of a batch lives on with another of its orders: under it
     none of them may be made a second time."""
-    of_them = idempotency_keys.c.order_number.in_(these)
-    batches = connection.execute(
-        select(idempotency_keys.c.digest, idempotency_keys.c.body).where(of_them, idempotency_keys.c.body.is_not(None))
-    ).all()
-    kept = []
-    for digest, body in batches:
+    of = {"these": these}
+    for digest, body in connection.execute(_BATCHES, of).all():
         ids = sorted(set(_ORDER_ID.findall(body)))
         left = [
             connection.execute(
@@ -297,12 +307,11 @@ def _pass_keys_on(connection: Connection, these: Sequence[int]) -> None:
         ]
         heir = max((number for number in left if number is not None), default=None)
         if heir is not None:
-            kept.append(digest)
             connection.execute(
                 update(idempotency_keys).where(idempotency_keys.c.digest == digest).values(order_number=heir)
             )
     # Those that were passed on are not of these orders any more.
-    connection.execute(delete(idempotency_keys).where(of_them))
+    connection.execute(_REMOVE_KEYS, of)
 
 
 def _count_positions(connection: Connection, count: int) -> None:
