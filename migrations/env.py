@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 
 from alembic import context
+from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import Connection, create_engine
 
 from aggregator.storage.tables import metadata
+
+
+def _reached(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
+    told = context.config.attributes.get("reached")
+    if told is not None:
+        told(step.up_revision_id)
 
 
 def run(connection: Connection) -> None:
@@ -16,6 +23,7 @@ def run(connection: Connection) -> None:
         target_metadata=metadata,
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",
+        on_version_apply=_reached,
     )
     with context.begin_transaction():
         context.run_migrations()

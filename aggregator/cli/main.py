@@ -26,6 +26,7 @@ from aggregator.cli.orders import orders
 from aggregator.cli.output import emit
 from aggregator.cli.providers import ledger, providers
 from aggregator.cli.reload import reload
+from aggregator.cli.sealing import reseal, status
 from aggregator.cli.services import services
 from aggregator.cli.settings import read_settings
 from aggregator.cli.webhooks import webhooks
@@ -97,8 +98,13 @@ def migrate(config_path: Path | None, as_json: bool) -> None:
     settings = read_settings(config_path)
     log.configure(secrets=settings.secrets(), level="WARNING")
 
+    def told(reached: str, seconds: float) -> None:
+        if not as_json:
+            done = "a copy was made beside it" if reached == "copied" else f"schema {reached}"
+            click.echo(f"{done}, {seconds:.1f} s", err=True)
+
     async def work() -> None:
-        database, lock = await open_storage(settings)
+        database, lock = await open_storage(settings, told)
         await database.close()
         await lock.release()
 
@@ -108,7 +114,7 @@ def migrate(config_path: Path | None, as_json: bool) -> None:
 
 @cli.group()
 def keys() -> None:
-    """Make keys and secrets."""
+    """Make keys and secrets, and change the one that seals delivered accounts."""
 
 
 @keys.command()
@@ -124,6 +130,10 @@ def generate(kind: str, as_json: bool) -> None:
         "caller": lambda: "agg_" + random_source.token_urlsafe(32),
     }[kind]()
     emit({"kind": kind, "key": made}, as_json, made)
+
+
+keys.add_command(reseal)
+keys.add_command(status)
 
 
 @cli.command()

@@ -1,8 +1,8 @@
-"""What is kept no longer: finished deliveries after `retention.deliveries_days`, the words that were exchanged with
-providers after `exchanges_days`, and what deleted endpoints have left.
+"""What is kept no longer: finished orders after `retention.orders_days`, finished deliveries after `deliveries_days`,
+the words that were exchanged with providers after `exchanges_days`, and what deleted endpoints have left.
 
 Goes in small steps, so that it never keeps the database from anybody for long. It never removes a delivery that is
-still to be sent, nor an event, nor the words of a purchase of which nobody knows how it ended.
+still to be sent, nor the words of a purchase of which nobody knows how it ended. Which orders may go, removal says.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from aggregator.flow.base import House, log
+from aggregator.flow.removal import OldOrders
 from aggregator.storage import deliveries, endpoints, exchanges
 
 STEP: Final = 500
@@ -38,6 +39,7 @@ class Retention:
         """Whose exchanges are still to be looked through in this round, the first from `_behind` on."""
         self._behind: Any = None
         self._tables_rest_until = house.clock.now()
+        self._orders = OldOrders(house)
         self._stopping = False
 
     async def run_once(self) -> int:
@@ -52,7 +54,8 @@ class Retention:
                 removed += await self._step(timedelta(days=days))
         if removed:
             log.info("deliveries_removed", rows=removed)
-        return removed + await self._exchanges()
+        removed += await self._exchanges()
+        return removed + await self._orders.run_once(lambda: self._stopping)
 
     async def _exchanges(self) -> int:
         """How many exchanges were forgotten, a step of each table in turn."""

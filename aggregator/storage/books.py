@@ -19,7 +19,7 @@ from aggregator.domain.evidence import dispensable
 from aggregator.domain.money import Money
 from aggregator.domain.orders import RESTORED
 from aggregator.storage import ledger
-from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers
+from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers, removed_purchases
 from aggregator.storage.tables import ledger as ledger_table
 
 FRESH_PURCHASE: Final = "expected"
@@ -275,10 +275,13 @@ def ids_between_neighbours(connection: Connection, attempt: RowMapping, most: in
 
 
 def _ours(connection: Connection, provider: str, ids: list[str]) -> set[str]:
-    """Those of a provider's ids that some order or rented number of ours has."""
+    """Those of a provider's ids that some order or rented number of ours has, or had before it was removed."""
     bought = select(orders.c.provider_order).where(orders.c.provider == provider, orders.c.provider_order.in_(ids))
     rented = select(numbers.c.provider_order).where(numbers.c.provider == provider, numbers.c.provider_order.in_(ids))
-    return {row[0] for query in (bought, rented) for row in connection.execute(query)}
+    gone = select(removed_purchases.c.provider_order).where(
+        removed_purchases.c.provider == provider, removed_purchases.c.provider_order.in_(ids)
+    )
+    return {row[0] for query in (bought, rented, gone) for row in connection.execute(query)}
 
 
 def _number(text: object) -> bool:

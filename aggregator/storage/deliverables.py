@@ -5,6 +5,7 @@ The sealing key never enters the database; without it the rows are noise.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -26,8 +27,12 @@ class Sealer:
     """Seals and opens with Fernet (AES-128-CBC with HMAC-SHA256). Several keys, a line each: the first one seals."""
 
     def __init__(self, keys: str) -> None:
+        lines = [line.strip() for line in keys.splitlines() if line.strip()]
+        self.fingerprints: tuple[str, ...] = tuple(map(fingerprint, lines))
+        """By which the keys can be told apart, the one that seals first; they say nothing of the keys."""
         try:
-            self._fernet = MultiFernet([Fernet(line.strip()) for line in keys.splitlines() if line.strip()])
+            self._fernet = MultiFernet([Fernet(line) for line in lines])
+            self._first = Fernet(lines[0])
             self.seal("probe")
         except (ValueError, IndexError, TypeError) as exc:
             raise SealingError(
@@ -43,6 +48,20 @@ class Sealer:
             return self._fernet.decrypt(bytes(sealed)).decode("utf-8", "surrogatepass")
         except InvalidToken as exc:
             raise SealingError("this sealing key did not seal what is stored; give the right one back") from exc
+
+    def sealed_anew(self, sealed: bytes) -> bytes | None:
+        """The same under the first key; None when it is sealed with that already."""
+        token = bytes(sealed)
+        try:
+            self._first.decrypt(token)
+        except InvalidToken:
+            return self.seal(self.open(token))
+        return None
+
+
+def fingerprint(key: str) -> str:
+    """The first half of a key's SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def load_or_create_key(path: Path) -> str:

@@ -20,6 +20,8 @@ from aggregator.storage.bulk import Lookup, Rows
 from aggregator.storage.tables import idempotency_keys
 
 _BYTES: Final = 16
+SEALED: Final = "sealed:"
+"""What a stored answer begins with that holds a secret; JSON never does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from aggregator.domain.events import EVENT_TYPES
 from aggregator.storage.holding import POSITIONS_SKIPPED, SKIPPED
+from aggregator.storage.removal import POSITIONS_REMOVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,28 @@ _RULES: Final = (
         """
         SELECT provider || '/' || provider_order, count(*) || ' orders' FROM orders
         WHERE provider_order IS NOT NULL GROUP BY provider, provider_order HAVING count(*) > 1
+        """,
+    ),
+    _Rule(
+        "a provider's order that a removed order had belongs to no other",
+        """
+        SELECT r.provider || '/' || r.provider_order,
+          'of order ' || o.number || ', and of ' || r.order_number || ' before'
+        FROM removed_purchases r
+        JOIN orders o ON o.provider = r.provider AND o.provider_order = r.provider_order
+        UNION ALL
+        SELECT r.provider || '/' || r.provider_order,
+          'number ' || n.id || ' of order ' || n.order_number || ', and of ' || r.order_number || ' before'
+        FROM removed_purchases r
+        JOIN numbers n ON n.provider = r.provider AND n.provider_order = r.provider_order
+        """,
+    ),
+    _Rule(
+        "an idempotency key that belongs to an order goes with it",
+        """
+        SELECT 'a key of order ' || k.order_number, 'the order is not there'
+        FROM idempotency_keys k LEFT JOIN orders o ON o.number = k.order_number
+        WHERE k.order_number IS NOT NULL AND o.number IS NULL
         """,
     ),
     _Rule(
@@ -356,7 +379,10 @@ _RULES: Final = (
         SELECT 'ledger ' || l.id, l.kind || ' at ' || l.provider || ' of order '
           || coalesce(o.number || ' at ' || coalesce(o.provider, '-'), 'none')
         FROM ledger l LEFT JOIN orders o ON o.number = l.order_number
-        WHERE l.kind IN ('charge', 'refund') AND (o.number IS NULL OR coalesce(o.provider, '') <> l.provider)
+        LEFT JOIN (SELECT DISTINCT provider, order_number FROM removed_purchases) r
+          ON r.order_number = l.order_number AND r.provider = l.provider
+        WHERE l.kind IN ('charge', 'refund')
+          AND CASE WHEN o.number IS NULL THEN r.order_number IS NULL ELSE coalesce(o.provider, '') <> l.provider END
         """,
     ),
     _Rule(
@@ -422,6 +448,7 @@ _RULES: Final = (
         SELECT 'order ' || p.number, p.state || ', ' || coalesce(sum(c.quantity), 0) || ' pieces of ' || p.quantity
         FROM orders p LEFT JOIN orders c ON c.parent = p.id AND c.role = 'run'
         WHERE p.role = 'parent' AND p.finished_at IS NOT NULL AND p.cancel_state IS NULL
+          AND p.number NOT IN (SELECT value FROM sequences WHERE name LIKE 'removing:%')
         GROUP BY p.number, p.state, p.quantity HAVING coalesce(sum(c.quantity), 0) <> p.quantity
         """,
     ),
@@ -455,13 +482,19 @@ def _broken_rules(connection: Connection) -> Iterator[str]:
 
 
 def _broken_positions(connection: Connection) -> Iterator[str]:
-    """The sequencer gives positions from 1 without gap, but for those that restores have left out."""
+    """The sequencer gives positions from 1 without gap, but for those that restores have left out. The events of some
+    are removed since."""
     count, highest = connection.execute(text("SELECT count(position), coalesce(max(position), 0) FROM events")).one()
     known = text("SELECT value FROM sequences WHERE name = :name")
-    left_out = connection.execute(known, {"name": SKIPPED}).scalar() or 0
-    missing = highest - count
+    left_out, removed, given = (
+        connection.execute(known, {"name": name}).scalar() or 0 for name in (SKIPPED, POSITIONS_REMOVED, "position")
+    )
+    if removed:  # the newest ones, perhaps
+        highest = max(highest, given)
+    missing = highest - count - removed
     if missing and not (0 < missing <= left_out and missing % POSITIONS_SKIPPED == 0):
-        yield f"events: positions run from 1 without gap; {count} positions up to {highest}"
+        gone = f", {removed} removed" if removed else ""
+        yield f"events: positions run from 1 without gap; {count} positions up to {highest}{gone}"
 
 
 def _broken_bodies(connection: Connection) -> Iterator[str]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from alembic import command
@@ -23,6 +25,9 @@ from aggregator.storage.database import BUSY_TIMEOUT_MS, Database, SqliteDatabas
 from aggregator.storage.files import copy_pages
 from aggregator.storage.ownership import check_ours
 
+Told = Callable[[str, float], None]
+"""Hears what was done (`copied`, or a schema that was reached) and how many seconds that took; in any thread."""
+
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 
@@ -36,12 +41,14 @@ def migrations_folder() -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / "migrations"
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def alembic_config(connection: Connection | None = None, reached: Callable[[str], None] | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     if connection is not None:
         config.attributes["connection"] = connection
+    if reached is not None:
+        config.attributes["reached"] = reached
     return config
 
 
@@ -71,7 +78,7 @@ async def _versions(database: Database) -> tuple[str | None, str]:
     return before, head
 
 
-async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
+async def migrate(database: Database, told: Told = lambda *_: None) -> tuple[str | None, str, Path | None]:
     """Upgrade to the newest schema in one transaction: (version before, version now, backup made or None).
 
     Raises NewerSchema for a database from the future, NotOurDatabase for one of another program.
@@ -85,16 +92,35 @@ async def migrate(database: Database) -> tuple[str | None, str, Path | None]:
     if before == head:
         return before, head, None
     backup = None
+    stopwatch = _Stopwatch(told)
     if before is not None and isinstance(database, SqliteDatabase):
-        backup = _copy(database.path, before)
+        backup = await asyncio.to_thread(_copy, database.path, before)
+        stopwatch("copied")
     if isinstance(database, SqliteDatabase):
-        await asyncio.to_thread(_upgrade_file, database.path)
+        await asyncio.to_thread(_upgrade_file, database.path, stopwatch)
     else:
-        await database.write(lambda connection: command.upgrade(alembic_config(connection), "head"))
+        await database.write(lambda connection: _upgrade(connection, stopwatch))
     return before, head, backup
 
 
-def _upgrade_file(path: Path) -> None:
+class _Stopwatch:
+    """Tells how long each step took."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._since = monotonic()
+
+    def __call__(self, reached: str) -> None:
+        now = monotonic()
+        self._told(reached, now - self._since)
+        self._since = now
+
+
+def _upgrade(connection: Connection, reached: Callable[[str], None]) -> None:
+    command.upgrade(alembic_config(connection, reached), "head")
+
+
+def _upgrade_file(path: Path, reached: Callable[[str], None]) -> None:
     """One transaction with foreign keys off, which cannot be switched inside of one, and checked before the commit.
 
     SQLite changes a table by building it anew and dropping the old one; with foreign keys on, that deletes the rows
@@ -105,7 +131,7 @@ def _upgrade_file(path: Path) -> None:
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     try:
         with engine.begin() as connection:
-            command.upgrade(alembic_config(connection), "head")
+            _upgrade(connection, reached)
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
             if broken:
                 raise RuntimeError(f"the migration would leave rows without what they refer to: {broken[:5]}")

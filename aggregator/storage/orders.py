@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from aggregator.domain.documents import Related
-from aggregator.domain.errors import ClaimLost
+from aggregator.domain.errors import ClaimLost, Problem, ProblemKind
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import AttemptId, OrderId, OrderNumber
 from aggregator.domain.money import Money
@@ -38,7 +38,7 @@ from aggregator.storage import claims, order_numbers, outbox
 from aggregator.storage import numbers as number_store
 from aggregator.storage import refills as refill_store
 from aggregator.storage.bulk import Rows
-from aggregator.storage.tables import TO_ROUTE, numbers, orders
+from aggregator.storage.tables import TO_ROUTE, numbers, orders, removed_purchases
 from aggregator.storage.types import Instant
 
 
@@ -223,10 +223,10 @@ def load(connection: Connection, number: int, *, lock: bool = False) -> Order | 
 
 
 def load_for_update(connection: Connection, number: int) -> Order:
-    """The order, locked until the transaction ends; LookupError when there is none."""
+    """The order, locked until the transaction ends; Problem UNKNOWN_ORDER: there is none, or it was just removed."""
     order = load(connection, number, lock=True)
     if order is None:
-        raise LookupError(f"order {number}")
+        raise Problem(ProblemKind.UNKNOWN_ORDER, "no such order")
     return order
 
 
@@ -460,12 +460,13 @@ _ELSEWHERE: Final = tuple(
         mine != bindparam("of"),
     )
     .limit(1)
-    for mine in (orders.c.number, numbers.c.order_number)
+    for mine in (orders.c.number, numbers.c.order_number, removed_purchases.c.order_number)
 )
 
 
 def known_elsewhere(connection: Connection, provider: str, provider_order: str, number: int) -> bool:
-    """Whether another order already has this id of this provider, as its own or as that of a number it rented."""
+    """Whether another order already has this id of this provider, as its own or as that of a number it rented; or had
+    it, and is removed."""
     of = {"of_provider": provider, "theirs": provider_order, "of": number}
     return any(connection.execute(query, of).first() is not None for query in _ELSEWHERE)
 

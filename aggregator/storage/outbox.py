@@ -251,6 +251,12 @@ def feed(
     return [Told(*row) for row in connection.execute(query.order_by(events.c.position).limit(limit))]
 
 
+def first_behind(connection: Connection, after: int) -> int | None:
+    """The position of the next event that there is; None when there is none."""
+    query = select(events.c.position).where(events.c.position > after).order_by(events.c.position).limit(1)
+    return connection.execute(query).scalar()
+
+
 def of_order(connection: Connection, number: int) -> list[RowMapping]:
     """Every event of one order, by sequence."""
     query = select(events).where(events.c.order_number == number).order_by(events.c.sequence)

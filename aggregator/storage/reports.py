@@ -25,8 +25,14 @@ from aggregator.storage.tables import (
     ledger,
     numbers,
     orders,
+    sequences,
 )
 
+_FEED_HEAD = select(
+    # Events may be gone, positions were given all the same.
+    func.coalesce(select(sequences.c.value).where(sequences.c.name == "position").scalar_subquery(), 0),
+    func.coalesce(select(func.max(events.c.position)).scalar_subquery(), 0),
+)
 _UNFINISHED = sorted(str(state) for state in UNFINISHED)
 
 
@@ -58,8 +64,8 @@ def open_by_provider(connection: Connection) -> dict[str, int]:
 
 
 def feed_head(connection: Connection) -> int:
-    """The highest position given so far; 0 before the first event."""
-    return int(connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one())
+    """The highest position given so far, also to events that are removed; 0 before the first event."""
+    return int(max(connection.execute(_FEED_HEAD).one()))
 
 
 def ledger_page(connection: Connection, provider: str, *, before: int | None, limit: int) -> list[RowMapping]:

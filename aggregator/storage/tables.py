@@ -69,6 +69,11 @@ CANCEL_STATES: Final = ("requested", "unclear", "asked", "refused")
 OPEN_ORDER: Final = "state IN ('placing', 'unclear', 'pending', 'processing', 'in_progress')"
 WORK_ATTEMPT: Final = "state IN ('planned', 'placing', 'unclear')"
 CLAIM: Final = "claim_token IS NOT NULL"
+AT_REST: Final = (
+    "finished_at IS NOT NULL AND parent IS NULL AND next_poll_at IS NULL AND next_refill_at IS NULL"
+    " AND next_count_at IS NULL AND next_remainder_at IS NULL AND next_sum_at IS NULL"
+)
+"""Orders that nobody looks after any more, children aside: they go with their parent."""
 REFILL_STATES: Final = ("requested", "unclear", "pending", "in_progress", "completed", "rejected")
 OPEN_REFILL: Final = "state IN ('requested', 'unclear', 'pending', 'in_progress')"
 DELIVERY_STATES: Final = ("pending", "delivered", "parked")
@@ -345,6 +350,7 @@ orders = Table(
     partial_index("ix_orders_run", "next_run_at", where="next_run_at IS NOT NULL"),
     partial_index("ix_orders_sum", "next_sum_at", where="next_sum_at IS NOT NULL"),
     partial_index("ix_orders_remainder", "next_remainder_at", where="next_remainder_at IS NOT NULL"),
+    partial_index("ix_orders_rest", "finished_at", "number", where=AT_REST),
     sqlite_autoincrement=True,
 )
 
@@ -511,6 +517,7 @@ events = Table(
     UniqueConstraint("order_number", "sequence"),
     CheckConstraint("(order_number IS NULL) = (sequence IS NULL)", name="sequence"),
     partial_index("ix_events_unsequenced", "seq", where="position IS NULL"),
+    partial_index("ix_events_of_no_order", "seq", where="order_number IS NULL"),
     sqlite_autoincrement=True,
 )
 
@@ -633,13 +640,34 @@ ledger = Table(
     Column("kind", String(16), nullable=False),
     Column("units", BigInteger, nullable=False),
     Column("currency", String(8), nullable=False),
-    Column("order_number", ForeignKey("orders.number")),
-    Column("number_id", ForeignKey("numbers.id")),
+    # No foreign keys: the books outlive the orders that they tell of.
+    Column("order_number", BigKey),
+    Column("number_id", BigKey),
     Column("note", Text),
     Column("at", Instant, nullable=False),
     CheckConstraint(one_of("kind", LEDGER_KINDS), name="kind"),
     Index("ix_ledger_provider_id", "provider", "id"),
     partial_index("ix_ledger_order_number", "order_number", where="order_number IS NOT NULL"),
+)
+
+# What is left of orders that were removed: the providers' ids of what they bought, each number of an SMS order its own.
+# An id that was ours once is no proof of another purchase.
+removed_purchases = Table(
+    "removed_purchases",
+    metadata,
+    Column("provider", String(100), primary_key=True),
+    Column("provider_order", String(128), primary_key=True),
+    Column("order_number", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# By the first half of its SHA-256 each key that something stored may be sealed with; one of them seals.
+sealing_keys = Table(
+    "sealing_keys",
+    metadata,
+    Column("fingerprint", String(32), primary_key=True),
+    Column("seals", Boolean, nullable=False),
+    Column("since", Instant, nullable=False),
 )
 
 sequences = Table(

@@ -165,6 +165,9 @@ def _position(told: Told) -> int:
 def _load(connection: Connection, *, after: int, limit: int, owner: str | None) -> Page:
     # The head first: what it covers is complete, whatever is given a position meanwhile.
     head = reports.feed_head(connection)
+    # A stretch of positions whose events are removed, or that were never given, is passed over at once.
+    first = outbox.first_behind(connection, after)
+    after = max(after, first - 1 if first is not None else head)
     until = min(head, after + WINDOW)
     events = outbox.feed(connection, after=after, until=until, limit=limit, owner=owner)
     reached = events[-1].position if len(events) == limit else max(after, until)

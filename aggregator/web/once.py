@@ -20,13 +20,11 @@ from aggregator.flow.base import House
 from aggregator.storage import idempotency
 from aggregator.storage.database import Connection, Database
 from aggregator.storage.deliverables import Sealer
-from aggregator.storage.idempotency import Entry, Stored
+from aggregator.storage.idempotency import SEALED, Entry, Stored
 from aggregator.web.problems import STORED, invalid
 from aggregator.web.rendering import REQUEST_ID, Answer, problem_answer, response
 
 HEADER: Final = "Idempotency-Key"
-SEALED: Final = "sealed:"
-"""What a stored answer begins with that holds a secret; JSON never does."""
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 MAX_KEY: Final = 255
 # draft-ietf-httpapi-idempotency-key-header: a structured-field string; bare keys are what most clients send.

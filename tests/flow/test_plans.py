@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, update
 from sqlalchemy.engine import Engine
 
 from aggregator.domain.clock import ManualClock
 from aggregator.flow.readings import describe, take_reading
+from aggregator.flow.removal import OldOrders
 from aggregator.providers.limits import Priority
 from aggregator.sandbox.faults import FaultRule
 from aggregator.storage import claims, reports
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Database
-from aggregator.storage.tables import CLAIMED
+from aggregator.storage.tables import CLAIMED, orders
 from tests.support.flow import Street, a_street, on_sqlite, product, smm, sms
 
 SERVICES: Final = {
@@ -93,6 +94,14 @@ async def a_day_of_work(street: Street) -> None:
     await street.database.write(lambda c: claims.void_all(c, CLAIMED))
 
 
+async def years_later(street: Street) -> None:
+    """Time in which nobody looks after ended orders any more."""
+    street.clock.advance(2 * 365 * 86_400)
+    idle = {name: None for name in ("next_poll_at", "next_refill_at", "next_count_at", "next_remainder_at")}
+    over = update(orders).where(orders.c.finished_at.is_not(None), orders.c.parent.is_(None))
+    await street.database.write(lambda c: c.execute(over.values(**idle)))
+
+
 def walks(connection: Connection, heard: dict[str, Any]) -> list[str]:
     """Statements whose plan reads a large table from end to end."""
     connection.exec_driver_sql("ANALYZE")
@@ -116,9 +125,12 @@ def walks(connection: Connection, heard: dict[str, Any]) -> list[str]:
 async def test_no_statement_of_the_daily_work_walks_through_history(
     database: Database, clock: ManualClock, tmp_path: Path
 ) -> None:
-    with overheard() as heard:
-        async with a_street(database, clock, tmp_path, SERVICES, smmplus={"exclusive_account": True}) as street:
+    async with a_street(database, clock, tmp_path, SERVICES, smmplus={"exclusive_account": True}) as street:
+        with overheard() as heard:
             await a_day_of_work(street)
-            street.audited = False  # the audit reads everything, as it should
-    assert len(heard) > 100
-    assert await database.write(lambda c: walks(c, heard)) == []
+        assert len(heard) > 100
+        await years_later(street)
+        with overheard() as of_removal:
+            assert await OldOrders(street.house).run_once(lambda: False) > 0
+        street.audited = False  # the audit reads everything, as it should
+    assert await database.write(lambda c: walks(c, {**of_removal, **heard})) == []

@@ -62,7 +62,8 @@ async def test_the_largest_amounts_are_booked_exactly(database: Database) -> Non
 
 
 async def test_an_answer_is_kept_once_per_caller_and_key(database: Database) -> None:
-    first, second = Entry(b"f1", Stored(201, '{"id": "🦊"}')), Entry(b"f2", None, 7)
+    order = await database.write(rows.accept)
+    first, second = Entry(b"f1", Stored(201, '{"id": "🦊"}')), Entry(b"f2", None, order.number)
 
     async def keep(owner: str, key: str, entry: Entry) -> bool:
         return await database.write(lambda c: idempotency.keep(c, owner, key, entry, NOW))

@@ -12,9 +12,10 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId
 from aggregator.domain.money import Money
 from aggregator.domain.orders import OrderState, Role, Summed, apply
-from aggregator.storage import cancels, deliverables, invariants, ledger, orders, refills
+from aggregator.storage import cancels, deliverables, idempotency, invariants, ledger, orders, refills
 from aggregator.storage.database import Database
 from aggregator.storage.deliverables import Sealer
+from aggregator.storage.idempotency import Entry
 from tests.support import rows
 from tests.support.examples import NOW, later
 
@@ -50,6 +51,7 @@ def everything(connection: Connection) -> None:
     ledger.add(connection, "smmplus", "reading", Money.parse("12", "USD"), NOW)
     deliverables.add_new(connection, SEALER, completed.number, ["user1:pass1", "user2:pass2"], NOW)
     refills.add(connection, RefillId("ref_1"), completed.number, "smmplus", 50, NOW)
+    idempotency.keep(connection, "shop", "k-1", Entry(b"f", None, completed.number), NOW)
     rows.sequence(connection, "shop", "other", at=later(60))
     rows.report(connection, rows.buy(connection, rows.accept(connection)), state=OrderState.IN_PROGRESS, start_count=5)
     _relatives(connection)
@@ -409,6 +411,35 @@ PLANTED: list[tuple[str, str, list[str]]] = [
         "a charge at another provider",
         "a charge or a refund names its order, at the order's provider",
         ["UPDATE ledger SET provider = 'another' WHERE kind = 'refund'"],
+    ),
+    (
+        "a charge of an order that was removed elsewhere",
+        "a charge or a refund names its order, at the order's provider",
+        [
+            "INSERT INTO removed_purchases (provider, provider_order, order_number) VALUES ('another', '7', 999)",
+            "UPDATE ledger SET order_number = 999 WHERE kind = 'refund'",
+        ],
+    ),
+    (
+        "a provider's order that was a removed order's before",
+        "a provider's order that a removed order had belongs to no other",
+        [
+            "INSERT INTO removed_purchases (provider, provider_order, order_number)"
+            f" SELECT provider, provider_order, 999 FROM orders WHERE number = {PENDING}"
+        ],
+    ),
+    (
+        "a number that was a removed order's before",
+        "a provider's order that a removed order had belongs to no other",
+        [
+            "INSERT INTO removed_purchases (provider, provider_order, order_number)"
+            f" SELECT provider, provider_order, 999 FROM numbers WHERE id = {NUMBER}"
+        ],
+    ),
+    (
+        "a key whose order is gone",
+        "a key of order 999: an idempotency key that belongs to an order goes with it",
+        ["UPDATE idempotency_keys SET order_number = 999"],
     ),
     (
         "a charge booked twice",

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from aggregator.domain.errors import ClaimLost
+from aggregator.domain.errors import ClaimLost, Problem
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, new_id
 from aggregator.domain.money import MAX_UNITS, Money
@@ -179,7 +179,7 @@ async def test_writers_that_lock_the_order_first_are_never_overtaken(database: D
 
 
 async def test_an_order_that_is_not_there_cannot_be_locked(database: Database) -> None:
-    with pytest.raises(LookupError, match="order 404"):
+    with pytest.raises(Problem, match="no such order"):
         await database.write(lambda c: orders.load_for_update(c, 404))
 
 
