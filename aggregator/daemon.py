@@ -347,11 +347,15 @@ class _LockWatch:
         self._database = database
         self._lock: DaemonLock | None = lock
         self._failed = failed
+        self.exit_code = 1
+        """What the daemon ends with: 2 when nobody should start it again before a person has looked."""
 
     async def run_once(self) -> None:
         if isinstance(self._database, SqliteDatabase) and not self._database.in_place():
             # What is written now goes into a file that nobody can find again: better no answer than a false 201.
             log.error("database_file_gone", reason="the SQLite file was removed or replaced under the daemon")
+            # Started again it would begin with an empty one, and give the same numbers once more.
+            self.exit_code = 2
             self._failed.set()
             return
         if self._lock is not None and await self._lock.held():
@@ -377,8 +381,8 @@ async def run(
     ready: Callable[[Daemon], None] = lambda _: None,
     reread: Callable[[], Settings] | None = None,
 ) -> int:
-    """Run until SIGTERM or SIGINT, and go by what `reread` reads after each SIGHUP; the exit code: 0, or 1 when it
-    could not go on."""
+    """Run until SIGTERM or SIGINT, and go by what `reread` reads after each SIGHUP; the exit code: 0, 1 when it could
+    not go on, 2 when it should not be started again as things are."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -404,7 +408,7 @@ async def run(
     rereading.cancel()
     await daemon.stop()
     log.info("daemon_stopped")
-    return 1 if daemon.failed.is_set() else 0
+    return daemon.lock.exit_code if daemon.failed.is_set() else 0
 
 
 def _closed_terminal(stopping: asyncio.Event) -> Callable[[], bool]:

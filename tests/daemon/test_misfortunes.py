@@ -32,7 +32,7 @@ def test_a_database_that_goes_away_under_it_ends_it_before_it_promises_more(how:
         (tmp_path / "orders.db").rename(kept)
         if how == "replaced":
             shutil.copy(kept, tmp_path / "orders.db")
-        assert daemon.process.wait(timeout=30) == 1
+        assert daemon.process.wait(timeout=30) == 2, "systemd must not start it again, on an empty one"
         (said,) = lines(daemon, "database_file_gone")
         assert said["reason"] == "the SQLite file was removed or replaced under the daemon"
         assert "Traceback" not in daemon.log.read_text()
