@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from aggregator.cli.client import Client
     from aggregator.config import OfferSettings, ServiceSettings
     from aggregator.domain.catalogue import CatalogueRow
+    from aggregator.domain.money import Money
     from aggregator.suggestions import OfferKey, Proposal, Shelf, Shown
 
 PAGE: Final = 500
 PATIENCE: Final = 60
 """Times that one page is asked for again by a daemon that has too much to do, or a key that may ask seldom."""
 GOOD: Final = 80
+"""As in `suggestions`, which takes long to import."""
 PER_SERVICE: Final = 5
 GROUPS: Final = 20
 IN_GROUP: Final = 10
@@ -38,6 +40,8 @@ IN_GROUP: Final = 10
 
 Rows = Mapping[str, Sequence[tuple["CatalogueRow", str | None]]]
 """By provider: the rows of its catalogue, each with why it is not to be believed, or None."""
+Told = Callable[[str], object]
+"""Is told what is being waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def _check(offered: Offered, wish: Wish) -> None:
 
 
 @contextmanager
-def _progress(*, shown: bool) -> Iterator[Any]:
+def _progress(*, shown: bool) -> Iterator[Told]:
     """What is being waited for, on a terminal."""
     if not shown:
         yield lambda _: None
@@ -166,7 +170,7 @@ def _progress(*, shown: bool) -> Iterator[Any]:
 
 
 async def _catalogues(
-    client: Client, target: Target, offered: Offered, wish: Wish, told: Any
+    client: Client, target: Target, offered: Offered, wish: Wish, told: Told
 ) -> tuple[Rows, Mapping[str, bool], list[str]]:
     """The catalogues of the config's providers, who of them takes refills, and what could not be read.
 
@@ -178,7 +182,7 @@ async def _catalogues(
     kind = next(iter(kinds)) if len(kinds) == 1 else None
     rows: dict[str, list[tuple[CatalogueRow, str | None]]] = {}
     refills: dict[str, bool] = {}
-    notes, missing = [], []
+    notes = []
     for name, settings in offered.settings.providers.items():
         one = running.get(name)
         catalogue = (one or {}).get("catalogue") or {}
@@ -189,16 +193,15 @@ async def _catalogues(
         elif not catalogue.get("rows"):
             error = f" ({clean(catalogue['error'])})" if catalogue.get("error") else ""
             notes.append(f"there is no catalogue of {name} yet{error}; see {target.command('providers', 'sync', name)}")
-            missing.append(name)
         else:
             refills[name] = bool((one.get("capabilities") or {}).get("refill"))
             rows[name] = await _rows(client, name, kind, told)
-    if not any(rows.values()) and (not rows or kind is None):
+    if not rows:
         raise CannotDo("\n  ".join(["there is no catalogue to compare:", *(notes or ["the config has no providers"])]))
     return rows, refills, notes
 
 
-async def _rows(client: Client, name: str, kind: str | None, told: Any) -> list[tuple[CatalogueRow, str | None]]:
+async def _rows(client: Client, name: str, kind: str | None, told: Told) -> list[tuple[CatalogueRow, str | None]]:
     found: list[tuple[CatalogueRow, str | None]] = []
     cursor: str | None = None
     while True:
@@ -247,7 +250,7 @@ def _row(one: Mapping[str, Any]) -> CatalogueRow:
     )
 
 
-def _money(value: Mapping[str, str] | None) -> Any:
+def _money(value: Mapping[str, str] | None) -> Money | None:
     from aggregator.domain.money import Money
 
     return Money.parse(value["amount"], value["currency"]) if value is not None else None

@@ -276,23 +276,16 @@ with posts: have posts
 with avatar: profile picture, profile pictures, with profile picture, with picture, with pictures, avatars
 """
 _NOTHING: Final = """
-account accounts acc accs accounts data user users people person file quality speed start instant delivery
-complete
-completion link url support statistics button working works work cheapest cheaper provider providers direct
-source own
-market world best seller bestseller recommend recommended most popular hot sale flash offer discount promo price low
-cost new update updated latest pro ultra mega super turbo express
-rapid
-hyper lightning medium normal average slowly gradual gradually safe secure trusted password without required
-require needed need login permission flag flags all type types any every each mixed select option options version
-method
-panel smm buy get order orders service services serv emergency backup alternative exclusive special unique high top
-rated big bulk unlimited limit limits unlim infinity note read description desc before see please here more less
-only
-both and or with for of the a an in on to by from per your our my is are be can will may it this that via at as x
-now
-rule rules duration concurrent cancel cancellation cancelable enable enabled disable disabled available allowed
-accept accepted drop drops dropping
+account accounts acc accs data user users people person profile quality speed start instant delivery complete
+completion link url support statistics button working works work cheapest cheaper provider providers direct source
+own market world best seller bestseller recommend recommended most popular hot sale flash offer discount promo price
+low cost new update updated latest ultra mega super turbo express rapid hyper lightning medium normal average slowly
+gradual gradually safe secure trusted password without required require needed need login permission flag flags all
+type types any every each mixed select option options version method panel smm buy get order orders service services
+serv emergency backup alternative exclusive special unique high top rated big bulk unlimited limit limits unlim
+infinity note read description desc before see please here more less only both and or with for of the a an in on to
+by from per your our my is are be can will may it this that via at as x now rule rules duration concurrent cancel
+cancellation cancelable enable enabled disable disabled available allowed accept accepted drop drops dropping
 dropped rate ratio sometimes possible chance refil refill refills refillable refilling warranty guarantee guaranteed
 garanti гарантия гарантией докрутка докруткой быстро быстрые быстрый скорость старт день сутки hizli telafili telafi
 kaliteli garantili ضمان تعويض سريع سرعة instante rapido rapidos garantia reposicion reposicao dia dias hora horas

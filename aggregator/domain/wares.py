@@ -28,7 +28,7 @@ Words = frozenset[str]
 Mend = Callable[[str], str]
 """From a word that is in no table to the one that it is a misspelling of, or to itself."""
 
-_COUNT: Final = r"\d+(?:[.,]\d+)*\s?(?:k|m|b|mil|million)?\b"
+_COUNT: Final = r"\d{1,15}(?:[.,]\d{1,6}){0,4}\s?(?:k|m|b|mil|million)?\b"
 _RANGE: Final = rf"{_COUNT}\+?(?:\s*(?:-|–|—|~|/|to)\s*{_COUNT})?\+?"
 _SPAN: Final = r"(?:s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?|gün|saat)"
 _PROMISE: Final = r"(?:re-?fill?s?|refil|guaranteed?|warranty)"
@@ -484,10 +484,8 @@ def _unknown(token: str, said: _Said, mend: Mend, negated: bool) -> None:
     if known is not None:
         said.mended.append((token, better))
         _add(known, said, negated)
-    elif len(token) > 1 or not token.isascii():
+    elif token not in ("s", "t"):  # what an apostrophe leaves
         said.unknown.add(f"no {token}" if negated else token)
-    else:
-        said.ignored.add(token)
 
 
 def _add(known: tuple[Part, str], said: _Said, negated: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -196,6 +198,17 @@ def test_a_name_too_long_to_be_sure_of_is_not_read() -> None:
     long = CatalogueRow("1", "word " * MAX_NAME, "smm", "Default", "", None, 1, 1, False, False)
     assert read(long) is None
     assert ware("Instagram Followers " + "⚡ fast " * 70).keys == ware("Instagram Followers").keys
+
+
+@pytest.mark.parametrize(
+    "part", ["1.", "1,", "0-", "9", "1k/", "refill ", "no ", "day ", "US|", "🇺🇸", "粉丝", "up to ", "("]
+)
+def test_no_name_takes_long(part: str) -> None:
+    name = (part * MAX_NAME)[:MAX_NAME]
+    began = process_time()
+    ware(name, category=name)
+    ware(name, "product")
+    assert process_time() - began < 1
 
 
 def test_misspelt_words_are_read_by_whoever_knows_them() -> None:
