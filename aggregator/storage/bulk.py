@@ -24,7 +24,7 @@ class Rows:
         self._table = table
         self._columns = [table.c[name] for name in names]
         self._made: dict[tuple[str, int], str] = {}
-        self._converters: dict[str, tuple[tuple[int, Convert], ...]] = {}
+        self._converters: dict[str, tuple[tuple[Convert, tuple[int, ...]], ...]] = {}
 
     def insert(self, connection: Connection, rows: Sequence[tuple[Any, ...]], *, unless_there: str = "") -> int:
         """Write them all; how many were written. Those whose key in the column `unless_there` is taken are left out."""
@@ -35,22 +35,31 @@ class Rows:
             values: list[Any] = []
             for row in some:
                 filled = list(row)
-                for place, convert in converters:
-                    filled[place] = convert(filled[place])
+                for convert, places in converters:
+                    given = made = None
+                    for place in places:
+                        # A new row has one instant in several columns.
+                        if filled[place] is not given:
+                            given = filled[place]
+                            made = convert(given)
+                        filled[place] = made
                 values += filled
             statement = self._statement(dialect, len(some), unless_there)
             written += connection.exec_driver_sql(statement, tuple(values)).rowcount
         return written
 
-    def _of(self, dialect: Dialect) -> tuple[tuple[int, Convert], ...]:
+    def _of(self, dialect: Dialect) -> tuple[tuple[Convert, tuple[int, ...]], ...]:
+        """How values are converted, and in which places: once for all columns of a type."""
         found = self._converters.get(dialect.name)
         if found is None:
-            found = tuple(
-                (place, convert)
-                for place, column in enumerate(self._columns)
-                if (convert := _converter(column, dialect)) is not None
-            )
-            self._converters[dialect.name] = found
+            by_type: dict[type, tuple[Convert, tuple[int, ...]]] = {}
+            for place, column in enumerate(self._columns):
+                convert = _converter(column, dialect)
+                if convert is not None:
+                    kind = type(column.type)
+                    first, places = by_type.get(kind, (convert, ()))
+                    by_type[kind] = first, (*places, place)
+            found = self._converters[dialect.name] = tuple(by_type.values())
         return found
 
     def _statement(self, dialect: Dialect, rows: int, unless_there: str) -> str:
@@ -65,6 +74,27 @@ class Rows:
                 made += f" ON CONFLICT ({quote(unless_there)}) DO NOTHING"
             self._made[dialect.name + unless_there, rows] = made
         return made
+
+
+class Marks:
+    """UPDATE of one column in many rows, each with a value of its own; neither key nor value wants converting."""
+
+    def __init__(self, table: Table, key: str, name: str) -> None:
+        self._table = table
+        self._key = table.c[key]
+        self._column = table.c[name]
+        self._made: dict[str, str] = {}
+
+    def set(self, connection: Connection, rows: Sequence[tuple[Any, Any]]) -> None:
+        """Set them, given as (value, key)."""
+        dialect = connection.dialect
+        made = self._made.get(dialect.name)
+        if made is None:
+            quote = dialect.identifier_preparer.quote
+            made = f"UPDATE {quote(self._table.name)} SET {quote(self._column.name)} = {_marks(dialect, 0, 1)}"
+            made += f" WHERE {quote(self._key.name)} = {_marks(dialect, 1, 1)}"
+            self._made[dialect.name] = made
+        connection.exec_driver_sql(made, list(rows))
 
 
 class Lookup:
