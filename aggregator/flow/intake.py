@@ -158,8 +158,9 @@ class Intake:
             raise Problem(ProblemKind.INVALID_FIELD, f"is required for services of type {kind_type.name}", name)
         self._check_rest(service, wish)
         # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
-        ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
-        unused = ignored if known.whole else []
+        unused: list[str] = []
+        if wish.params and known.whole:
+            unused = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
         if unused and not wish.at_panel:
             detail = f"is not taken by services of type {kind_type.name}; leave it out"
             raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{unused[0]}")
