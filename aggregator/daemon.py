@@ -349,12 +349,12 @@ async def run(settings: Settings, redactor: Redactor, *, ready: Callable[[Daemon
     if not daemon.addresses:
         log.warning("no_door_is_open", reason="without keys no TCP port is opened: add keys, or listen on unix:/path")
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
-    notifier.send("READY=1")
-    ready(daemon)
     # What the house is made of stays for good: looking through it for garbage again and again would take a tenth of a
     # second each time.
     gc.collect()
     gc.freeze()
+    notifier.send("READY=1")
+    ready(daemon)
     feeding = asyncio.create_task(_feed_watchdog(notifier, daemon.schedule))
     waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(daemon.failed.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -130,7 +130,7 @@ def rfc3339(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and a `Z`, as contract.md §2 shows times."""
     if value.tzinfo is not UTC:
         value = require_utc(value)
-    return value.isoformat(timespec="milliseconds")[:-6] + "Z"
+    return value.replace(tzinfo=None).isoformat("T", "milliseconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:
