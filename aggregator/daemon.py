@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -394,6 +395,10 @@ async def run(
     if not daemon.addresses:
         log.warning("no_door_is_open", reason="without keys no TCP port is opened: add keys, or listen on unix:/path")
     log.info("daemon_ready", version=__version__, listen=daemon.addresses, providers=sorted(settings.providers))
+    # What the house is made of stays for good: looking through it for garbage again and again would take a tenth of a
+    # second each time.
+    gc.collect()
+    gc.freeze()
     notifier.send("READY=1")
     ready(daemon)
     feeding = asyncio.create_task(watchdog.feed(notifier, daemon.schedule.ages))

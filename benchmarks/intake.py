@@ -10,6 +10,8 @@ nobody takes the orders), and with everything at work (a provider and a webhook 
 
 Everybody takes turns, several times, because machines are rarely idle; the clients are a process of their own. Each
 line also says how many seconds of processor time the server took for an order, and how busy others kept the machine.
+A daemon has work of its own each second, which counts against the orders of that second: where others leave it few, an
+order seems to take more time than it does.
 Bounded, and ends by itself. The folder should be on a disk, not in memory.
 """
 

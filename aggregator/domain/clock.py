@@ -8,14 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from typing import Final, Protocol
 
 TOLERANCE: Final = timedelta(seconds=2)
 """A clock that moved by more than this against the monotonic one has jumped; less is a correction, as of NTP."""
+_TOLERANCE_S: Final = TOLERANCE.total_seconds()
 
 
 _HELD_UP_S: Final = 0.5
 """Two readings that are further apart are not of one moment."""
+
+
+_MACHINE: Final = partial(datetime.now, UTC)
 
 
 class Clock(Protocol):
@@ -39,7 +44,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wall: Callable[[], datetime] = _MACHINE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall = wall
@@ -52,10 +57,8 @@ class SteadyClock:
         before = self._monotonic()
         wall = self._wall()
         anchor, then = self._anchor
-        if (
-            self._monotonic() - before < _HELD_UP_S
-            and abs(wall - anchor - timedelta(seconds=before - then)) <= TOLERANCE
-        ):
+        ahead_s = (wall - anchor).total_seconds() - (before - then)
+        if self._monotonic() - before < _HELD_UP_S and -_TOLERANCE_S <= ahead_s <= _TOLERANCE_S:
             self._anchor = wall, before
             return wall
         wall, elapsed = self._look()
@@ -122,9 +125,12 @@ def require_utc(value: datetime) -> datetime:
         raise ValueError("the instant lies outside of the years 1 to 9999 in UTC") from exc
 
 
+@lru_cache(maxsize=1024)
 def rfc3339(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and a `Z`, as contract.md §2 shows times."""
-    return require_utc(value).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if value.tzinfo is not UTC:
+        value = require_utc(value)
+    return value.replace(tzinfo=None).isoformat("T", "milliseconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -70,6 +70,8 @@ def quantity_of(kind: ServiceType, quantity: int | None, params: Mapping[str, st
 
 
 def _derived(kind: ServiceType, params: Mapping[str, str]) -> int | None:
+    if kind.quantity is QuantityFrom.CALLER:  # almost all are
+        return None
     match kind.quantity:
         case QuantityFrom.ONE:
             return 1
@@ -80,8 +82,6 @@ def _derived(kind: ServiceType, params: Mapping[str, str]) -> int | None:
         case QuantityFrom.SUBSCRIPTION:
             most = _number(params, "max", 1)
             return max(1, most * max(1, _number(params, "posts", 1)))
-        case QuantityFrom.CALLER:
-            return None
 
 
 def _line_count(params: Mapping[str, str], name: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -74,16 +73,17 @@ class Callers:
         self._crowded_until = float("-inf")
         self._turns = asyncio.Lock()
 
-    @contextmanager
-    def wait(self, orders: int) -> Iterator[None]:
+    def wait(self, orders: int) -> _Wait:
         """So many orders are being stored inside."""
+        return _Wait(self, orders)
+
+    def come(self, orders: int) -> None:
         self._waiting += orders
         if self._waiting >= CROWD:
             self._crowded_until = asyncio.get_running_loop().time() + CROWD_LASTS_S
-        try:
-            yield
-        finally:
-            self._waiting -= orders
+
+    def go(self, orders: int) -> None:
+        self._waiting -= orders
 
     @property
     def crowded(self) -> bool:
@@ -96,6 +96,20 @@ class Callers:
             async with self._turns:
                 if self.crowded:
                     await asyncio.sleep(TURN_S)
+
+
+class _Wait:
+    __slots__ = ("_callers", "_orders")
+
+    def __init__(self, callers: Callers, orders: int) -> None:
+        self._callers = callers
+        self._orders = orders
+
+    def __enter__(self) -> None:
+        self._callers.come(self._orders)
+
+    def __exit__(self, *_: object) -> None:
+        self._callers.go(self._orders)
 
 
 @dataclass(slots=True)

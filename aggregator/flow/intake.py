@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.catalogue import SMS_NUMBERS, CatalogueRow, QuantityFrom, ServiceType, service_type
@@ -18,7 +19,7 @@ from aggregator.domain.children import DRIP, runs_of
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.ids import OrderId, OrderNumber, new_id
 from aggregator.domain.money import Money
-from aggregator.domain.orders import Order, OrderState, Role, as_accepted
+from aggregator.domain.orders import Order, Role, as_accepted, newborn
 from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_params, missing_params, quantity_of
 from aggregator.flow.base import House
 from aggregator.flow.views import offer_service
@@ -34,19 +35,23 @@ MAX_REFERENCE: Final = 255
 MAX_PARAM: Final = 100_000
 MAX_METADATA: Final = 4096
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class NewOrder:
+# What a request is made of on its way are tuples: there are thousands a second, and a frozen dataclass takes several
+# times as long to be made.
+
+
+class NewOrder(NamedTuple):
     """An order as a caller asks for it; `owner` is the name of the caller's key."""
 
     owner: str
     service: str
     quantity: int | None = None
     link: str | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = _NOTHING
     reference: str | None = None
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = _NOTHING
     max_cost: Money | None = None
     provider: str | None = None
     callback_url: str | None = None
@@ -55,8 +60,7 @@ class NewOrder:
     refused (but never runs: without them another thing would be bought), and what nobody has in stock is refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(NamedTuple):
     """The caller's key, what the request was, and how its answer is written: (status, body) of the results.
 
     `answer` of one accepted order must need nothing but that order: it is asked again when the request comes again.
@@ -68,16 +72,14 @@ class Idempotency:
     answer: Callable[[Sequence[Order | Problem]], tuple[int, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What became of the orders, one result each; `replayed` is set when the answer is an earlier one."""
 
     results: tuple[Order | Problem, ...] = ()
     replayed: Stored | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     """What is stored by one commit: the orders with the times when they give up, and the key."""
 
     checked: Sequence[tuple[Order, datetime] | Problem]
@@ -100,6 +102,7 @@ class Intake:
 
     def __init__(self, house: House) -> None:
         self._house = house
+        self._services = house.settings.services
         self._rows: dict[tuple[str, str], list[CatalogueRow]] = {}
         self._views: dict[tuple[str, str | None], _Known] = {}
 
@@ -117,52 +120,59 @@ class Intake:
         Raises StorageUnavailable when nothing could be written, and Problem IDEMPOTENCY_MISMATCH for a key that was
         used for another request.
         """
-        checked = [self._checked(wish) for wish in wishes]
-        request = _Request(checked, once, self._house.clock.now())
-        with self._house.callers.wait(len(checked)):
-            taken = await self._house.database.write_together(_store, request)
+        house = self._house
+        now = house.clock.now()
+        checked = [self._checked(wish, now) for wish in wishes]
+        with house.callers.wait(len(checked)):
+            taken = await house.database.write_together(_store, _Request(checked, once, now))
         if isinstance(taken, Problem):
             raise taken
-        if any(isinstance(result, Order) for result in taken.results):
-            self._house.wakeups.wake("routing", "sequencing")
+        for result in taken.results:
+            if isinstance(result, Order):
+                house.wakeups.wake("routing", "sequencing")
+                break
         return taken
 
     def check(self, wish: NewOrder) -> Order:
-        """The order that this wish would become; Problem naming the field at fault."""
-        service = self._house.settings.services.get(wish.service)
+        """The order that this wish would become now; Problem naming the field at fault."""
+        return self._order(wish, self._house.clock.now())
+
+    def _order(self, wish: NewOrder, now: datetime) -> Order:
+        service = self._services.get(wish.service)
         if service is None:
             raise Problem(ProblemKind.UNKNOWN_SERVICE, f"there is no service {wish.service!r}", "service")
-        check_params(wish.params)
-        kind_type = self._type(service, wish)
+        if wish.params:
+            check_params(wish.params)
+        known = self._known(service, wish.service)
+        kind_type = self._type(service, wish, known)
         derived = kind_type.quantity is not QuantityFrom.CALLER
         quantity = quantity_of(kind_type, None if derived and wish.at_panel else wish.quantity, wish.params)
-        self._check_quantity(service, wish, kind_type, quantity)
+        asked_of = known if wish.provider is None else self._known(service, wish.service, wish.provider)
+        self._check_quantity(service, asked_of.ranges.get(kind_type.name), kind_type, quantity)
         if wish.at_panel and self._sold_out(service, wish, quantity):
             facts = {"reason": "out_of_stock"}
             raise Problem(ProblemKind.INVALID_FIELD, "is more than anybody has in stock", "quantity", facts=facts)
-        runs = self._runs(service, wish, kind_type, quantity)
+        runs = self._runs(service, wish, kind_type, quantity) if wish.params else 1
         lacking = missing_params(kind_type, wish.link, wish.params)
         if lacking:
             name = lacking[0] if lacking[0] == "link" else f"params.{lacking[0]}"
             raise Problem(ProblemKind.INVALID_FIELD, f"is required for services of type {kind_type.name}", name)
         self._check_rest(service, wish)
         # A drip-feed is judged by routing: whether it needs the type's help is not decided here.
-        ignored = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
-        unused = ignored if self._known(service, wish.service).whole else []
+        unused: list[str] = []
+        if wish.params and known.whole:
+            unused = [name for name in ignored_params(kind_type, wish.params) if name not in DRIP]
         if unused and not wish.at_panel:
             detail = f"is not taken by services of type {kind_type.name}; leave it out"
             raise Problem(ProblemKind.INVALID_FIELD, detail, f"params.{unused[0]}")
-        now = self._house.clock.now()
-        return Order(
+        return newborn(
             id=OrderId(new_id("ord", now)),
             number=OrderNumber(0),
             owner=wish.owner,
             service=wish.service,
             kind=service.kind,
-            state=OrderState.ACCEPTED,
             quantity=quantity * runs,
-            created_at=now,
-            updated_at=now,
+            at=now,
             link=wish.link,
             params={
                 name: value
@@ -175,19 +185,16 @@ class Intake:
             max_cost=wish.max_cost,
             pinned_provider=wish.provider,
             callback_url=wish.callback_url,
-            sequence=1,
-            version=1,
         )
 
-    def _checked(self, wish: NewOrder | Problem) -> tuple[Order, datetime] | Problem:
+    def _checked(self, wish: NewOrder | Problem, now: datetime) -> tuple[Order, datetime] | Problem:
         if isinstance(wish, Problem):
             return wish
         try:
-            order = self.check(wish)
+            order = self._order(wish, now)
         except Problem as problem:
             return problem
-        patience_s = self._house.settings.services[order.service].give_up_after_s
-        return order, order.created_at + timedelta(seconds=patience_s)
+        return order, now + timedelta(seconds=self._services[order.service].give_up_after_s)
 
     def _known(self, service: ServiceSettings, name: str, provider: str | None = None) -> _Known:
         """What the catalogues say of a service's offers; nothing while some offer's catalogue is not known yet."""
@@ -213,15 +220,15 @@ class Intake:
                         types.append(known)
         return _Known(tuple(types), ranges, whole=True)
 
-    def _type(self, service: ServiceSettings, wish: NewOrder) -> ServiceType:
+    def _type(self, service: ServiceSettings, wish: NewOrder, known: _Known) -> ServiceType:
         """The type that the order fits; among offers of several types the first one that misses and ignores nothing."""
         if service.kind == "sms":
             return SMS_NUMBERS
-        types = self._known(service, wish.service).types
+        types = known.types
         if len(types) == 1:
             return types[0]
-        fitting = [known for known in types if not missing_params(known, wish.link, wish.params)]
-        taking = [known for known in fitting if not ignored_params(known, wish.params)]
+        fitting = [one for one in types if not missing_params(one, wish.link, wish.params)]
+        taking = [one for one in fitting if not ignored_params(one, wish.params)]
         if types:
             return (taking or fitting or types)[0]
         return self._guessed(service, wish)
@@ -238,19 +245,28 @@ class Intake:
                 return guess
         return default
 
-    def _check_quantity(self, service: ServiceSettings, wish: NewOrder, kind_type: ServiceType, quantity: int) -> None:
+    def _check_quantity(
+        self,
+        service: ServiceSettings,
+        ranges: Sequence[tuple[int, int]] | None,
+        kind_type: ServiceType,
+        quantity: int,
+    ) -> None:
         if not 1 <= quantity <= MAX_QUANTITY:
             raise Problem(ProblemKind.INVALID_FIELD, f"must be from 1 to {MAX_QUANTITY}, got {quantity}", "quantity")
         if service.kind == "sms" and quantity > MAX_NUMBERS:
             detail, facts = f"must be from 1 to {MAX_NUMBERS} numbers", _bounds(quantity, 1, MAX_NUMBERS)
             raise Problem(ProblemKind.INVALID_FIELD, detail, "quantity", facts=facts)
-        ranges = self._known(service, wish.service, wish.provider).ranges.get(kind_type.name)
-        if not ranges or kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
+        if not ranges:
             return
-        if not any(least <= quantity <= most for least, most in ranges):
-            said = " or ".join(sorted({f"{least} to {most}" for least, most in ranges}))
-            facts = _bounds(quantity, min(least for least, _ in ranges), max(most for _, most in ranges))
-            raise Problem(ProblemKind.INVALID_FIELD, f"must be {said}, got {quantity}", "quantity", facts=facts)
+        for least, most in ranges:
+            if least <= quantity <= most:
+                return
+        if kind_type.quantity in (QuantityFrom.ONE, QuantityFrom.SUBSCRIPTION):
+            return
+        said = " or ".join(sorted({f"{least} to {most}" for least, most in ranges}))
+        facts = _bounds(quantity, min(least for least, _ in ranges), max(most for _, most in ranges))
+        raise Problem(ProblemKind.INVALID_FIELD, f"must be {said}, got {quantity}", "quantity", facts=facts)
 
     def _sold_out(self, service: ServiceSettings, wish: NewOrder, quantity: int) -> bool:
         """Whether every offer was last heard to have less than is wanted: who asks can still buy elsewhere."""

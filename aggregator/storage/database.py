@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.gathering import Gathering
 from aggregator.storage.writer import COMMIT_SECONDS, OUT_OF_SERVICE_ERRORS, WRITES, Writer
+from aggregator.storage.writer import be_patient as be_patient
 from aggregator.storage.writer import patience as patience
 
 I = TypeVar("I")  # noqa: E741

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -24,16 +24,14 @@ SEALED: Final = "sealed:"
 """What a stored answer begins with that holds a secret; JSON never does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """An answer as it was given: HTTP status and exact body."""
 
     status: int
     body: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a key stands for: a request, and its answer. Without `answer`, what is made of the order `order_number` as
     it was when it was accepted."""
 
@@ -51,6 +49,7 @@ def fingerprint(method: str, path: str, body: bytes) -> bytes:
     return _hash(method.encode(), path.encode(), body)
 
 
+@lru_cache(maxsize=1024)  # asked for twice by each request: to look, and to write
 def digest(name: Name) -> bytes:
     """The key's place in the table."""
     return _hash(name[0].encode(), name[1].encode())

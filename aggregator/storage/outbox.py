@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Integer, RowMapping, bindparam, case, insert, select, text, update
+from sqlalchemy import BigInteger, Connection, Integer, RowMapping, bindparam, case, insert, select, text, update
 
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.documents import Related, accepted_text, order_document
@@ -20,7 +19,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import new_id
 from aggregator.domain.orders import Order
 from aggregator.storage import endpoints
-from aggregator.storage.bulk import Rows
+from aggregator.storage.bulk import Marks, Rows
 from aggregator.storage.tables import deliveries, events, orders, sequences
 
 _SEQUENCER_KEY: Final = 0x7365_7175_656E_6365
@@ -104,8 +103,7 @@ def append_general(connection: Connection, draft: Draft, at: datetime) -> str:
     return event_id
 
 
-@dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(NamedTuple):
     """An event that was just given its position. `data` is there for `webhook.*` events alone."""
 
     seq: int
@@ -132,23 +130,25 @@ _FRESH: Final = select(
 ).select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
 
 
-_UNPLACED: Final = (
+# Made once, like every statement of a tick: naming its parts costs more than running it.
+_WAITING: Final = (
     _FRESH.where(events.c.position.is_(None)).order_by(events.c.seq).limit(bindparam("at_most", type_=Integer()))
 )
-_PLACE: Final = update(events).where(events.c.seq == bindparam("of_seq")).values(position=bindparam("new_position"))
-_MOVE_ON: Final = (
-    update(sequences).where(sequences.c.name == "position").values(value=sequences.c.value + bindparam("count"))
+_PLACES: Final = Marks(events, "seq", "position")
+_ADVANCE: Final = (
+    update(sequences)
+    .where(sequences.c.name == "position")
+    .values(value=sequences.c.value + bindparam("count", type_=BigInteger()))
+    .returning(sequences.c.value)
 )
-_POSITION: Final = select(sequences.c.value).where(sequences.c.name == "position")
 
 
 def _advance(connection: Connection, count: int) -> int:
     """The last position given before these; kept apart from the events, so that removing old ones frees no position."""
-    done = connection.execute(_MOVE_ON, {"count": count})
-    if done.rowcount == 0:
+    value: int | None = connection.execute(_ADVANCE, {"count": count}).scalar()
+    if value is None:
         connection.execute(insert(sequences).values(name="position", value=count))
         return 0
-    value: int = connection.execute(_POSITION).scalar_one()
     return value - count
 
 
@@ -161,15 +161,12 @@ def sequence(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEQUENCER_KEY})
-    rows = connection.execute(_UNPLACED, {"at_most": limit}).all()
+    rows = connection.execute(_WAITING, {"at_most": limit}).all()
     if not rows:
         return 0
     last = _advance(connection, len(rows))
     placed = list(enumerate(rows, start=last + 1))
-    connection.execute(
-        _PLACE,
-        [{"of_seq": row.seq, "new_position": position} for position, row in placed],
-    )
+    _PLACES.set(connection, [(position, row.seq) for position, row in placed])
     fan_out: list[dict[str, Any]] = []
     called_back: dict[int, int] = {}
     for position, row in placed:

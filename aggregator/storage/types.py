@@ -32,7 +32,7 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        instant = require_utc(value)
+        instant = value if value.tzinfo is UTC else require_utc(value)
         return instant if dialect.name == "postgresql" else (instant - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
@@ -47,6 +47,9 @@ class Instant(TypeDecorator[datetime]):
         return _EPOCH + stored * _MICROSECOND
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
 class JsonText(TypeDecorator[Any]):
     """JSON as text, keys in the order given; ASCII only, so that NUL and lone surrogates survive both databases.
 
@@ -57,7 +60,7 @@ class JsonText(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return None if value is None else _ENCODER.encode(value) if value != {} else "{}"
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)

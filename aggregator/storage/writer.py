@@ -12,7 +12,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any, Final, TypeVar
@@ -57,15 +57,20 @@ WAITING: Final = Gauge("aggregator_database_waiting_writes", "Transactions that 
 _patience_s: ContextVar[float] = ContextVar("patience_s", default=USUAL_PATIENCE_S)
 
 
+def be_patient(seconds: float) -> Token[float]:
+    """Writes made from now on in this context (of a task, and of those that it begins) wait only so long for a lock of
+    another process: somebody waits for their answer."""
+    return _patience_s.set(seconds)
+
+
 class patience:
-    """`with patience(seconds)`: writes made inside wait only so long for a lock of another process: somebody waits for
-    their answer."""
+    """`with patience(seconds)`: the same for the writes made inside."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._token = _patience_s.set(self._seconds)
+        self._token = be_patient(self._seconds)
 
     def __exit__(self, *_: object) -> None:
         _patience_s.reset(self._token)

@@ -5,7 +5,6 @@ Decides nothing that routing does not decide: both ask the same rules with what 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -74,7 +73,7 @@ async def quote(request: web.Request, caller: Caller) -> web.Response:
     services = services_of(request)
     house = services.house
     wish = quoted_order(read(QuoteRequest, await read_body(request)), caller.name, house.settings.currency)
-    order = services.intake.check(replace(wish, link=wish.link or SOME_LINK))
+    order = services.intake.check(wish._replace(link=wish.link or SOME_LINK))
     service = house.settings.services[order.service]
     world = await house.database.read(lambda c: load_world(c, [service]))
     offers = offer_views(house, service, world, {}, order.params)

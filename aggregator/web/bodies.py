@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.web.connections import Connection, connection_of
 from aggregator.web.problems import invalid
+from aggregator.web.rendering import JSON
 
 READ_TIMEOUT_S: Final = 30.0
 """How long a body may take to arrive."""
@@ -86,10 +87,10 @@ async def _read_unmeasured(request: web.Request, connection: Connection, limit: 
 
 def _check_type(request: web.Request) -> None:
     # Without the header the body is taken for what every body here is.
-    if "Content-Type" not in request.headers:
+    if request.headers.get("Content-Type", JSON) == JSON:
         return
     kind = request.content_type.lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
         raise web.HTTPUnsupportedMediaType(
             text=f"send the body as JSON with Content-Type: application/json, not {kind}"
         )
@@ -102,7 +103,10 @@ def parse(body: bytes) -> object:
     if not body:
         raise Problem(ProblemKind.BAD_JSON, "the body is empty; send a JSON object")
     try:
-        return _DECODER.decode(body.decode("utf-8-sig"))
+        text = body.decode()
+        if text.startswith("\ufeff"):
+            text = text[1:]
+        return _DECODER.decode(text)
     except UnicodeDecodeError as exc:
         raise Problem(ProblemKind.BAD_JSON, f"the body is not UTF-8 text (byte {exc.start})") from None
     except json.JSONDecodeError as exc:
@@ -139,19 +143,34 @@ def check_values(value: object) -> None:
                 _check_text(name, _join(path, name))
 
 
+_SCALARS: Final = frozenset({int, Decimal, bool, type(None)})
+
+
 def _plain(value: object, depth: int) -> bool:
     """Whether nothing is to be refused: what almost all values are, told without the paths of their parts."""
-    if isinstance(value, str):
-        return value.isprintable() or _REFUSED.search(value) is None
-    if isinstance(value, dict):
-        return (
-            depth < MAX_DEPTH
-            and type(value) is dict
-            and all(_plain(name, depth) and _plain(item, depth + 1) for name, item in value.items())
-        )
-    if isinstance(value, list):
-        return depth < MAX_DEPTH and all(_plain(item, depth + 1) for item in value)
-    return not isinstance(value, _Absurd)
+    kind = type(value)
+    if kind is str:
+        return _printable(cast(str, value))
+    if kind is dict:
+        if depth >= MAX_DEPTH:
+            return False
+        for name, item in cast(dict[str, Any], value).items():
+            if not _printable(name):
+                return False
+            kind = type(item)
+            if kind is str:
+                if not _printable(item):
+                    return False
+            elif kind not in _SCALARS and not _plain(item, depth + 1):
+                return False
+        return True
+    if kind is list:
+        return depth < MAX_DEPTH and all(_plain(item, depth + 1) for item in cast(list[Any], value))
+    return kind in _SCALARS
+
+
+def _printable(text: str) -> bool:
+    return text.isprintable() or _REFUSED.search(text) is None
 
 
 def _walk(value: object) -> Iterator[tuple[str, object, int]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
@@ -29,13 +28,11 @@ REPLAYED: Final = {"Idempotent-Replayed": "true"}
 MAX_KEY: Final = 255
 # draft-ietf-httpapi-idempotency-key-header: a structured-field string; bare keys are what most clients send.
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-_BARE: Final = re.compile(r"[ -~]+")
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One caller's key for one request."""
 
     owner: str
@@ -45,13 +42,14 @@ class Key:
 
 def key_of(request: web.Request, owner: str, body: bytes) -> Key | None:
     """The request's Idempotency-Key, or None; Problem naming the header when it is malformed."""
-    values = request.headers.getall(HEADER, [])
-    if not values:
+    values = request.headers.getall(HEADER, None)
+    if values is None:
         return None
     text = values[0].strip()
-    if quoted := _QUOTED.fullmatch(text):
-        text = re.sub(r"\\(.)", r"\1", quoted[1])
-    elif text.startswith('"') or not _BARE.fullmatch(text):
+    if text.startswith('"'):
+        quoted = _QUOTED.fullmatch(text)
+        text = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else ""
+    elif not (text.isascii() and text.isprintable()):
         text = ""
     if len(values) > 1 or not 1 <= len(text) <= MAX_KEY:
         raise invalid(f'must be one key of 1 to {MAX_KEY} printable ASCII characters, bare or in "quotes"', HEADER)
@@ -64,22 +62,30 @@ class Running:
     """The keys whose requests are being worked on in this process."""
 
     def __init__(self) -> None:
-        self._keys: set[tuple[str, str]] = set()
+        self._names: set[tuple[str, str]] = set()
 
-    @contextmanager
-    def only(self, key: Key | None) -> Iterator[None]:
+    def only(self, key: Key | None) -> _Held:
         """Hold the key while its request runs; Problem 409 when another one holds it."""
-        if key is None:
-            yield
+        return _Held(self._names, None if key is None else (key.owner, key.key))
+
+
+class _Held:
+    __slots__ = ("_name", "_names")
+
+    def __init__(self, names: set[tuple[str, str]], name: tuple[str, str] | None) -> None:
+        self._names = names
+        self._name = name
+
+    def __enter__(self) -> None:
+        if self._name is None:
             return
-        name = (key.owner, key.key)
-        if name in self._keys:
+        if self._name in self._names:
             raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, f"try again in a moment, with the same {HEADER}")
-        self._keys.add(name)
-        try:
-            yield
-        finally:
-            self._keys.discard(name)
+        self._names.add(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._name is not None:
+            self._names.discard(self._name)
 
 
 RUNNING: Final = web.AppKey("running", Running)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from aggregator.domain.orders import Order
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, RowMapping
 from aggregator.web.problems import problem_document, problem_headers, status_of
+from aggregator.web.whole import Whole
 
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
@@ -30,13 +31,15 @@ ACTION: Final = web.RequestKey("action", str)
 """What was asked for at the panel door, for the same line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Answer(NamedTuple):
     """A whole answer, before it belongs to a connection; this is also what an Idempotency-Key keeps."""
 
     status: int
     body: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NOTHING
 
 
 def dumps(document: object) -> str:
@@ -53,7 +56,7 @@ def encode(text: str) -> bytes:
 
 def response(answer: Answer, extra: Mapping[str, str] | None = None) -> web.Response:
     content_type = PROBLEM_JSON if answer.status >= 400 else JSON
-    return web.Response(
+    return Whole(
         status=answer.status,
         body=encode(answer.body),
         headers={"Content-Type": content_type, **answer.headers, **(extra or {})},

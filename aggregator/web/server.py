@@ -16,12 +16,12 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Counter, Histogram
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars
 
 from aggregator.config import KeySettings
 from aggregator.domain.errors import Problem, ProblemKind, StorageUnavailable
 from aggregator.log import get_logger, say_often
-from aggregator.storage.database import patience
+from aggregator.storage.database import be_patient
 from aggregator.web import api_events, health, metrics, placing, reader
 from aggregator.web.auth import GATE, Gate
 from aggregator.web.feed import FEED, Feed
@@ -92,7 +92,8 @@ def _handler(route: Route, gate: Gate) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         caller = gate.admit(request, scopes)
         request[CALLER] = caller.name
-        request[QUERY] = query.read(request)
+        if query.known or request.query_string:
+            request[QUERY] = query.read(request)
         return await endpoint(request, caller)
 
     return handler
@@ -103,19 +104,18 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = time.perf_counter()
     request_id = _request_id(request)
     request[REQUEST_ID] = request_id
-    bound = bind_contextvars(request_id=request_id)
-    try:
-        with patience(PATIENCE_S):
-            answer = await _answered(request, handler)
-        if not answer.prepared:
-            answer.headers.setdefault("Cache-Control", "no-store")
-            answer.headers["X-Content-Type-Options"] = "nosniff"
-            answer.headers["X-Request-Id"] = request_id
-            # aiohttp would name its own version and Python's.
-            answer.headers["Server"] = "aggregator"
-        _note(request, answer.status, time.perf_counter() - began)
-    finally:
-        reset_contextvars(**bound)
+    # aiohttp makes a task for each request, so what is said in its context is forgotten with it.
+    bind_contextvars(request_id=request_id)
+    be_patient(PATIENCE_S)
+    answer = await _answered(request, handler)
+    if not answer.prepared:
+        headers = answer.headers
+        headers.setdefault("Cache-Control", "no-store")
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Request-Id"] = request_id
+        # aiohttp would name its own version and Python's.
+        headers["Server"] = "aggregator"
+    _note(request, request_id, answer.status, time.perf_counter() - began)
     return answer
 
 
@@ -146,32 +146,40 @@ def _framework_answer(request: web.Request, error: web.HTTPException) -> web.Res
     return response(Answer(error.status, dumps(document)), extra)
 
 
-def _note(request: web.Request, status: int, took_s: float) -> None:
+def _note(request: web.Request, request_id: str, status: int, took_s: float) -> None:
     """The one line of a request, by its route's pattern: paths hold ids, queries may hold anything."""
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "(none)"
     method = request.method if request.method in _METHODS else "(other)"
-    counted = _COUNTED.get((method, route, status))
+    kind = (method, route, status, request.get(CALLER), request.get(ACTION))
+    counted = _COUNTED.get(kind)
     if counted is None:
-        counted = metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(method, route)
-        _COUNTED[method, route, status] = counted
-    counted[0].inc()
-    counted[1].observe(took_s)
-    ms, action = round(took_s * 1000, 1), request.get(ACTION)
-    same: tuple[tuple[str, Any], ...] = (("method", method), ("route", route), ("status", status))
-    same = (*same, ("caller", request.get(CALLER)))
-    if action is not None:
-        same = (*same, ("action", action))
+        if len(_COUNTED) > _KINDS:
+            _COUNTED.clear()
+        counted = _COUNTED[kind] = _counted(*kind)
+    requests, seconds, same = counted
+    requests.inc()
+    seconds.observe(took_s)
+    ms = round(took_s * 1000, 1)
     if route in _QUIET:
         log.debug("request", **dict(same), ms=ms)
     elif "X-Request-Id" in request.headers:  # a name that the client chose, and may be anything
         log.info("request", **dict(same), ms=ms)
     else:
-        say_often("request", same, ms=ms, request_id=request[REQUEST_ID])
+        say_often("request", same, ms=ms, request_id=request_id)
 
 
+def _counted(method: str, route: str, status: int, caller: str | None, action: str | None) -> _Counted:
+    same: tuple[tuple[str, Any], ...] = (("method", method), ("route", route), ("status", status), ("caller", caller))
+    if action is not None:
+        same = (*same, ("action", action))
+    return metrics.REQUESTS.labels(method, route, status), metrics.REQUEST_SECONDS.labels(method, route), same
+
+
+_Counted = tuple[Counter, Histogram, tuple[tuple[str, Any], ...]]
 # Finding a counter by its labels takes longer than counting.
-_COUNTED: Final[dict[tuple[str, str, int], tuple[Counter, Histogram]]] = {}
+_COUNTED: Final[dict[tuple[str, str, int, str | None, str | None], _Counted]] = {}
+_KINDS: Final = 1000
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
 
