@@ -102,7 +102,6 @@ class Intake:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._services = house.settings.services
         self._rows: dict[tuple[str, str], list[CatalogueRow]] = {}
         self._views: dict[tuple[str, str | None], _Known] = {}
 
@@ -138,7 +137,7 @@ class Intake:
         return self._order(wish, self._house.clock.now())
 
     def _order(self, wish: NewOrder, now: datetime) -> Order:
-        service = self._services.get(wish.service)
+        service = self._house.settings.services.get(wish.service)
         if service is None:
             raise Problem(ProblemKind.UNKNOWN_SERVICE, f"there is no service {wish.service!r}", "service")
         if wish.params:
@@ -194,7 +193,7 @@ class Intake:
             order = self._order(wish, now)
         except Problem as problem:
             return problem
-        return order, now + timedelta(seconds=self._services[order.service].give_up_after_s)
+        return order, now + timedelta(seconds=self._house.settings.services[order.service].give_up_after_s)
 
     def _known(self, service: ServiceSettings, name: str, provider: str | None = None) -> _Known:
         """What the catalogues say of a service's offers; nothing while some offer's catalogue is not known yet."""
