@@ -6,6 +6,7 @@ It decides nothing about orders. A mistake of the user ends with a sentence that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import secrets as random_source
@@ -83,7 +84,8 @@ def run(config_path: Path | None, log_level: str) -> None:
     path = find_config_path(config_path, os.environ, Path.cwd()).absolute()
     redactor = log.configure(secrets=settings.secrets(), level=log_level)
     # What a watchdog ends by SIGABRT says where each thread was: files and lines, no values.
-    faulthandler.enable(sys.stderr)
+    with contextlib.suppress(OSError, RuntimeError):  # where standard error is no file, nobody is told
+        faulthandler.enable(sys.stderr)
     raise SystemExit(asyncio.run(daemon.run(settings, redactor, reread=lambda: load(path, os.environ))))
 
 
