@@ -39,6 +39,13 @@ ALONE_S: Final = 10.0
 CONFIG: Final = "retention: {orders_days: 30}"
 
 
+class BenchClock(ManualClock):
+    """Years pass at once, but how long a step takes is measured."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
 class Timed:
     """A database that notes how long each of its writes took."""
 
@@ -78,7 +85,7 @@ def shown(name: str, waited: list[float]) -> str:
 
 
 async def work(url: str, folder: Path, orders: int, removed: int) -> list[str]:
-    database, clock = open_database(url), ManualClock(EPOCH)
+    database, clock = open_database(url), BenchClock(EPOCH)
     try:
         await migrate(database)
         for first in range(1, orders + 1, AT_ONCE):

@@ -7,6 +7,7 @@ nearby of which nobody knows the end. It never touches the books.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from aggregator.storage.removal import Due, Families, Member, Place
 
 STEP: Final = 25
 """Orders that one transaction removes: so long somebody waits who wants to write meanwhile."""
+REST: Final = 2.0
+"""Between two steps, in times of what the last one took: others who write have most of the time."""
 LOOK: Final = 200
 STEPS_AT_ONCE: Final = 400
 """Steps of one run; the next tick goes on."""
@@ -156,7 +159,10 @@ class OldOrders:
             # Whoever wants to order goes first.
             await self._house.callers.make_room()
             write = partial(_step, roots=waiting[:STEP], before=before)
+            clock = self._house.clock
+            began = clock.monotonic()
             result = await self._house.database.write(write)
+            await asyncio.sleep(REST * (clock.monotonic() - began))
             if result is None:
                 return False
             done.removed += result[0]

@@ -240,7 +240,7 @@ class LedgerEntry(Shape):
         description="A reading's balance, else what the line moves it by: what we pay is negative.",
         examples=[{"amount": "-0.90", "currency": "USD"}],
     )
-    order: OrderId | None = Field(description="The order it belongs to.")
+    order: OrderId | None = Field(description="The order it belongs to; null where that is no longer kept.")
     order_number: int | None = Field(description="The same by its number.", examples=[1001])
     note: str | None = Field(description="What is to be said of it.", examples=[None])
     at: Time = Field(description="When it was booked.")
