@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from aggregator.cli.failures import CannotDo, Refused
+from aggregator.cli.names import provider_name, service_name
 from aggregator.cli.options import asks_daemon, with_daemon
 from aggregator.cli.settings import Offered, read_offered
 from aggregator.cli.target import Asked, Target
@@ -81,8 +82,22 @@ class Wish:
 
 
 @click.command()
-@click.option("--service", "services", multiple=True, metavar="NAME", help="For this service alone (repeatable).")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Offers of this provider (repeatable).")
+@click.option(
+    "--service",
+    "services",
+    type=service_name,
+    multiple=True,
+    metavar="NAME",
+    help="For this service alone (repeatable).",
+)
+@click.option(
+    "--provider",
+    "providers",
+    type=provider_name,
+    multiple=True,
+    metavar="NAME",
+    help="Offers of this provider (repeatable).",
+)
 @click.option("--new", is_flag=True, help="Propose new services: offers of several providers that no service has.")
 @click.option(
     "--min-score",
