@@ -125,7 +125,7 @@ def require_utc(value: datetime) -> datetime:
         raise ValueError("the instant lies outside of the years 1 to 9999 in UTC") from exc
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)  # an order's event and its answer tell the same time
 def rfc3339(value: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and a `Z`, as contract.md §2 shows times."""
     if value.tzinfo is not UTC:

@@ -49,7 +49,7 @@ def fingerprint(method: str, path: str, body: bytes) -> bytes:
     return _hash(method.encode(), path.encode(), body)
 
 
-@lru_cache(maxsize=1024)  # asked for twice by each request: to look, and to write
+@lru_cache(maxsize=64)  # asked for twice by each request: to look, and to write
 def digest(name: Name) -> bytes:
     """The key's place in the table."""
     return _hash(name[0].encode(), name[1].encode())
