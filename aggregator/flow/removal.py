@@ -29,7 +29,8 @@ REST: Final = 2.0
 """Between two steps, in times of what the last one took: others who write have most of the time."""
 LOOK: Final = 200
 STEPS_AT_ONCE: Final = 400
-"""Steps of one run; the next tick goes on."""
+AT_ONCE_S: Final = 30.0
+"""Steps of one run, and how long it goes on at most; the next tick goes on. The watchdog waits for longer."""
 AGAIN: Final = timedelta(hours=1)
 """How long after all was looked through it is looked whether more is old by now."""
 ANEW: Final = timedelta(days=1)
@@ -40,8 +41,9 @@ LEAST: Final = timedelta(days=30)
 
 @dataclass(slots=True)
 class _Round:
-    """What a run has done."""
+    """What a run has done, and when it is to end (monotonic)."""
 
+    until: float = float("inf")
     removed: int = 0
     general: int = 0
     keys: int = 0
@@ -65,7 +67,8 @@ class OldOrders:
             return 0
         if now >= self._anew_at:
             await self._begin_anew(now)
-        before, done = now - max(timedelta(days=days), LEAST), _Round()
+        before = now - max(timedelta(days=days), LEAST)
+        done = _Round(self._house.clock.monotonic() + AT_ONCE_S)
         whole = await self._orders(before, done, stopping) and await self._others(before, done, stopping)
         if whole:
             self._rest_until = now + AGAIN
@@ -129,6 +132,9 @@ class OldOrders:
         kept["link"] = _explains_drops(connection, [one for members in ready.values() for one in members])
         return _free(ready, kept, done)
 
+    def _enough(self, done: _Round) -> bool:
+        return done.steps >= STEPS_AT_ONCE or self._house.clock.monotonic() >= done.until
+
     def _now(self) -> datetime:
         return self._house.clock.now()
 
@@ -153,7 +159,7 @@ class OldOrders:
         """Remove these orders and their families, step by step; False when that is to go on another time."""
         waiting = list(roots)
         while waiting:
-            if stopping() or done.steps >= STEPS_AT_ONCE:
+            if stopping() or self._enough(done):
                 return False
             done.steps += 1
             # Whoever wants to order goes first.
@@ -173,7 +179,7 @@ class OldOrders:
 
     async def _others(self, before: datetime, done: _Round, stopping: Callable[[], bool]) -> bool:
         database = self._house.database
-        while done.steps < STEPS_AT_ONCE and not stopping():
+        while not (stopping() or self._enough(done)):
             done.steps += 1
             step = partial(removal.remove_general, after=self._after_event, before=before, limit=LOOK)
             count, last = await database.write(step)
@@ -181,7 +187,7 @@ class OldOrders:
             if last is None:
                 break
             self._after_event = last
-        while done.steps < STEPS_AT_ONCE and not stopping():
+        while not (stopping() or self._enough(done)):
             done.steps += 1
             count = await database.write(partial(removal.remove_keys, before=before, limit=LOOK))
             done.keys += count
