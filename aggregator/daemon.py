@@ -161,8 +161,8 @@ async def _starting_for_long(notifier: Notifier) -> AsyncIterator[None]:
 
     async def tell() -> None:
         while True:
-            notifier.send(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
             await asyncio.sleep(EXTEND_S / 3)
+            notifier.send(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
 
     telling = asyncio.create_task(tell())
     try:

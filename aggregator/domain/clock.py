@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final, Protocol
 
 TOLERANCE: Final = timedelta(seconds=2)
@@ -18,9 +18,6 @@ _TOLERANCE_S: Final = TOLERANCE.total_seconds()
 
 _HELD_UP_S: Final = 0.5
 """Two readings that are further apart are not of one moment."""
-
-
-_MACHINE: Final = partial(datetime.now, UTC)
 
 
 class Clock(Protocol):
@@ -44,7 +41,7 @@ class SteadyClock:
 
     def __init__(
         self,
-        wall: Callable[[], datetime] = _MACHINE,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall = wall
