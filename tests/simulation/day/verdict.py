@@ -24,6 +24,8 @@ HOT_SHARE: Final = 5.0
 HOT_SLACK: Final = 4000.0
 """No hour at all, whatever is away or comes back in it, may see more of anything than this: a stage comes round once a
 second anyway, and one that spins does so hundreds of times as often."""
+SEVERAL: Final = 3
+"""Steps are the rounds of all stages together, and some have their hot hour in the same one."""
 EARLY: Final = (0.1, 0.34)
 LATE: Final = (0.75, 1.0)
 
@@ -62,7 +64,7 @@ def paces(hours: Sequence[Hour]) -> list[Stretch]:
     for name in sorted(set().union(*hours)):
         values = [hour.get(name, 0.0) for hour in hours]
         usual = sorted(values)[len(values) // 2]
-        bound = usual * HOT_SHARE + HOT_SLACK
+        bound = usual * HOT_SHARE + HOT_SLACK * (SEVERAL if name == "steps" else 1)
         found.append(Stretch(f"the hottest hour of {name}", usual, max(values), bound))
     return found
 
