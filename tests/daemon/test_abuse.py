@@ -214,7 +214,14 @@ def test_signals_end_it_in_order_and_a_hangup_does_not(tmp_path: Path) -> None:
 
 def test_a_watchdog_that_ends_it_learns_where_each_thread_was(tmp_path: Path) -> None:
     with nobody() as url, running(tmp_path, url) as daemon:
-        assert daemon.signal(signal.SIGABRT) == -signal.SIGABRT
+        # Threads that run on while they are looked at may spoil the look: then the next one tells.
+        for _ in range(3):
+            ended = daemon.signal(signal.SIGABRT)
+            assert ended in (-signal.SIGABRT, -signal.SIGSEGV)
+            if ended == -signal.SIGABRT:
+                break
+            daemon.start()
+        assert ended == -signal.SIGABRT
         said = daemon.log.read_text()
         assert "Fatal Python error: Aborted" in said
         assert "/aggregator/storage/writer.py" in said, "the writer's thread is among them"
