@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ from benchmarks.abuse import LEAST, MEGABYTE, Target, attack, attacks
 from tests.support.processes import KEY, DaemonProcess, free_port
 
 ROOM = 50
+CONNECTIONS = 10_000
 ATTACKS = attacks(connections=400, slow=100, large=80, hold_s=1)
 
 
@@ -56,6 +58,25 @@ def test_others_are_answered_and_memory_stays_where_it_was(
         assert seen.told["left open"] <= ROOM < seen.told.total()
     if "bodies" in name:
         assert seen.told["503"] > 0
+    assert daemon.get("/readyz").status == 200
+
+
+def test_ten_thousand_connections_keep_nobody_from_being_answered(daemon: DaemonProcess) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + 200
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"this process may open {hard} files alone: {CONNECTIONS} connections were NOT tried")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    silent: list[socket.socket] = []
+    try:
+        for number in range(1, CONNECTIONS + 1):
+            silent.append(socket.create_connection(("127.0.0.1", daemon.port), timeout=30))
+            if number % 1000 == 0:
+                assert daemon.get("/v1/orders").status == 200, f"beside {number} connections"
+    finally:
+        for one in silent:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert daemon.get("/readyz").status == 200
 
 
