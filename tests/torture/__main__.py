@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -101,15 +102,22 @@ def main() -> int:
     print(f"torture: {arguments.kills} kills in {len(parts)} rounds, --seed {seed} repeats the choices", flush=True)
     began = monotonic()
     reports: list[Report] = []
+    failed: list[str] = []
     with postgres() as server, ThreadPoolExecutor(AT_ONCE) as pool:
         urls = [server.url(server.create()) if part.on_postgres else None for part in parts]
         going = [pool.submit(go, part, url) for part, url in zip(parts, urls, strict=True)]
         for done in as_completed(going):
-            reports.append(done.result())
+            try:
+                reports.append(done.result())
+            except Exception:
+                # Said at once: the others go on for long.
+                failed.append(traceback.format_exc())
+                print("A ROUND FAILED", failed[-1], sep="\n", flush=True)
+                continue
             print(*reports[-1].lines(), f"  {monotonic() - began:.0f} s", sep="\n", flush=True)
     print(*together(reports, monotonic() - began), sep="\n")
     missed = any(all(not report.by_point[point] for report in reports) for point in POINTS)
-    fine = all(report.fine for report in reports) and not (missed and arguments.kills >= ENOUGH_FOR_ALL)
+    fine = not failed and all(report.fine for report in reports) and not (missed and arguments.kills >= ENOUGH_FOR_ALL)
     print(f"verdict: {'every promise was kept' if fine else 'BROKEN'}")
     return 0 if fine else 1
 

@@ -188,7 +188,8 @@ class Victim:
             self.cold.wait()
             self.cold = None
         elif self.forge.pid is not None:
-            os.kill(self.forge.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # at a point that it was to die at it was faster
+                os.kill(self.forge.pid, signal.SIGKILL)
             assert self.died(30)
 
     def terminate(self) -> int:
