@@ -83,7 +83,7 @@ def test_a_service_that_is_missed_three_times_is_gone_and_may_come_back(
     for missing in range(1, 4):
         assert daemon.post("/v1/providers/smmcheap/sync", {}).status == 200
         assert quoted(daemon)[0]["provider"] == ("smmcheap" if missing < 3 else "smmplus")
-    (event,) = told(daemon, "catalogue.removed")
+    (event,) = until("the event", lambda: told(daemon, "catalogue.removed"))
     assert (event["provider"], event["service"]) == ("smmcheap", "1")
     sandbox.control("accounts/smmcheap/services/1", {"remove": False})
     assert daemon.post("/v1/providers/smmcheap/sync", {}).status == 200
