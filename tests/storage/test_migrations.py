@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import stat
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,43 +131,43 @@ async def test_a_database_from_the_future_is_refused_and_left_alone(database: Da
     assert await database.read(revision) == "9999"
 
 
-async def test_the_schema_of_every_earlier_release_becomes_todays(empty_database_url: str) -> None:
-    scripts = ScriptDirectory.from_config(alembic_config())
-    for script in scripts.walk_revisions():
-        async with opened(empty_database_url) as database:
+async def _released(url: str) -> AsyncIterator[tuple[str, Database]]:
+    """The revision of every release, each with an empty database."""
+    for script in ScriptDirectory.from_config(alembic_config()).walk_revisions():
+        async with opened(url) as database:
             if isinstance(database, SqliteDatabase):
                 database.path.unlink(missing_ok=True)
             await database.write(_nothing_left)
-            await database.write(lambda c, r=script.revision: command.upgrade(alembic_config(c), r))  # type: ignore[misc]
-            before, now, backup = await migrate(database)
-            assert (before, now) == (script.revision, HEAD)
-            assert (backup is not None) == (database.kind == "sqlite" and script.revision != HEAD)
-            assert await database.read(_differences) == []
+            yield script.revision, database
+
+
+async def test_the_schema_of_every_earlier_release_becomes_todays(empty_database_url: str) -> None:
+    async for released, database in _released(empty_database_url):
+        await database.write(lambda c, r=released: command.upgrade(alembic_config(c), r))  # type: ignore[misc]
+        before, now, backup = await migrate(database)
+        assert (before, now) == (released, HEAD)
+        assert (backup is not None) == (database.kind == "sqlite" and released != HEAD)
+        assert await database.read(_differences) == []
 
 
 async def test_no_row_of_any_earlier_release_is_lost(empty_database_url: str) -> None:
     """Every table that a schema has gets rows; what they say reads the same in today's."""
-    scripts = ScriptDirectory.from_config(alembic_config())
-    for script in scripts.walk_revisions():
-        async with opened(empty_database_url) as database:
-            if isinstance(database, SqliteDatabase):
-                database.path.unlink(missing_ok=True)
-            await database.write(_nothing_left)
-            await database.write(lambda c, r=script.revision: _filled(c, r))  # type: ignore[misc]
-            columns = await database.read(columns_of)
-            before = await database.read(lambda c, names=columns: sums(c, names))  # type: ignore[misc]
-            assert all(count for count, _ in before.values()), f"{script.revision} has an empty table"
-            steps: list[str] = []
-            await migrate(database, lambda reached, _, steps=steps: steps.append(reached))  # type: ignore[misc]
-            assert steps[-1:] == ([HEAD] if script.revision != HEAD else []), "an operator hears of each step"
-            left = await database.read(columns_of)
-            changed = {table for table in columns if not set(columns[table]) <= set(left[table])}
-            assert changed <= REWRITTEN
-            assert await database.read(lambda c, names=columns: sums(c, names)) == before  # type: ignore[misc]
-            # A wish that its order knows nothing of: no stage would have made it.
-            await database.write(lambda c: c.execute(text("DELETE FROM cancels")))
-            assert await database.read(invariants.check) == []
-            await database.write(_nothing_left)
+    async for released, database in _released(empty_database_url):
+        await database.write(lambda c, r=released: _filled(c, r))  # type: ignore[misc]
+        columns = await database.read(columns_of)
+        before = await database.read(lambda c, names=columns: sums(c, names))  # type: ignore[misc]
+        assert all(count for count, _ in before.values()), f"{released} has an empty table"
+        steps: list[str] = []
+        await migrate(database, lambda reached, _, steps=steps: steps.append(reached))  # type: ignore[misc]
+        assert steps[-1:] == ([HEAD] if released != HEAD else []), "an operator hears of each step"
+        left = await database.read(columns_of)
+        changed = {table for table in columns if not set(columns[table]) <= set(left[table])}
+        assert changed <= REWRITTEN
+        assert await database.read(lambda c, names=columns: sums(c, names)) == before  # type: ignore[misc]
+        # A wish that its order knows nothing of: no stage would have made it.
+        await database.write(lambda c: c.execute(text("DELETE FROM cancels")))
+        assert await database.read(invariants.check) == []
+        await database.write(_nothing_left)
 
 
 def _filled(connection: Connection, schema: str) -> None:
