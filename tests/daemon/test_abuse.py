@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import KEY, DaemonProcess, free_port, until
+from tests.support.processes import KEY, DaemonProcess, free_port, lines, until
 from tests.support.servers import silent_server
 
 API_KEY = "key-of-a-bad-provider-0001"
@@ -84,11 +84,6 @@ def running(folder: Path, url: str) -> Iterator[DaemonProcess]:
     finally:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()
-
-
-def lines(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
-    told = [json.loads(line) for line in daemon.log.read_text().splitlines()]
-    return [line for line in told if line["event"] == event]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from aggregator.storage.tables import orders
 from tests.support import rows
 from tests.support.databases import sqlite_url
 from tests.support.flow import ShakyDatabase
-from tests.support.processes import DaemonProcess, running_sandbox, until, write_config
+from tests.support.processes import DaemonProcess, lines, running_sandbox, until, write_config
 
 WISH = {"service": "followers", "quantity": 100, "link": "https://example.com/x"}
 LATE = {"service": "late", "quantity": 100, "link": "https://example.com/late"}
@@ -74,7 +73,7 @@ def _forward_and_back(daemon: DaemonProcess, set_by: Any) -> None:
     assert daemon.post("/v1/orders", WISH).status == 201
     for times, hours in ((1, 1), (2, 0)):
         set_by(hours * 3600)
-        until("the clock is followed", lambda times=times: len(_told(daemon, "clock_followed")) == times)  # type: ignore[misc]
+        until("the clock is followed", lambda times=times: len(lines(daemon, "clock_followed")) == times)  # type: ignore[misc]
         taken = daemon.post("/v1/orders", WISH)
         assert taken.status == 201
         shown = parse_rfc3339(taken.json()["created_at"]) - datetime.now(UTC)
@@ -83,18 +82,13 @@ def _forward_and_back(daemon: DaemonProcess, set_by: Any) -> None:
         until("it is bought and done", lambda number=number: _state(daemon, number) == "completed")  # type: ignore[misc]
         assert _state(daemon, waits["number"]) == "accepted", "given up by an hour that never passed"
         assert daemon.get("/livez").status == 200
-    assert [line["direction"] for line in _told(daemon, "clock_jumped")] == ["forward", "back"]
+    assert [line["direction"] for line in lines(daemon, "clock_jumped")] == ["forward", "back"]
     assert daemon.post("/v1/providers/smmplus/resume", {}).status == 200
     until("all is done", lambda: {order["state"] for order in daemon.orders()} == {"completed"})
 
 
 def _state(daemon: DaemonProcess, number: object) -> str:
     return str(daemon.get(f"/v1/orders/{number}").json()["state"])
-
-
-def _told(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in daemon.log.read_text().splitlines()]
-    return [line for line in found if line["event"] == event]
 
 
 async def test_a_jump_whose_record_was_answered_by_nobody_moves_what_is_due_once(database: Database) -> None:

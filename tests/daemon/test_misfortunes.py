@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.test_abuse import CONFIG, WISH, lines, nobody, running
+from tests.daemon.test_abuse import CONFIG, WISH, nobody, running
 from tests.daemon.test_followed import order, place, reaches
-from tests.support.processes import KEY, DaemonProcess, SandboxProcess, until
+from tests.support.processes import KEY, DaemonProcess, SandboxProcess, lines, until
 
 MakeDaemon = Callable[..., DaemonProcess]
 

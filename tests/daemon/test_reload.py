@@ -15,7 +15,7 @@ import yaml
 
 from aggregator.cli import main as command
 from tests.daemon.test_followed import place, reaches
-from tests.support.processes import KEY, DaemonProcess, SandboxProcess, call, until
+from tests.support.processes import KEY, DaemonProcess, SandboxProcess, call, lines, until
 from tests.support.servers import serving
 
 MakeDaemon = Callable[..., DaemonProcess]
@@ -30,17 +30,12 @@ def edit(daemon: DaemonProcess, change: Callable[[dict[str, Any]], object]) -> N
     daemon.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def log_lines(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
-    told = [json.loads(line) for line in daemon.log.read_text().splitlines()]
-    return [line for line in told if line["event"] == event]
-
-
 def hang_up(daemon: DaemonProcess, event: str) -> dict[str, Any]:
     """SIGHUP, and what the log says of it."""
     assert daemon.process is not None
-    before = len(log_lines(daemon, event))
+    before = len(lines(daemon, event))
     daemon.process.send_signal(signal.SIGHUP)
-    found: dict[str, Any] = until(event, lambda: log_lines(daemon, event)[before:])[0]
+    found: dict[str, Any] = until(event, lambda: lines(daemon, event)[before:])[0]
     return found
 
 

@@ -154,6 +154,12 @@ class DaemonProcess:
             path = f"/v1/orders?limit=500&cursor={page['next_cursor']}"
 
 
+def lines(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
+    """What the daemon's log says of this event."""
+    told = [json.loads(line) for line in daemon.log.read_text().splitlines()]
+    return [line for line in told if line["event"] == event]
+
+
 @dataclass(slots=True)
 class SandboxProcess:
     """`aggregator sandbox` on a free port."""
