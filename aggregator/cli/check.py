@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from aggregator.cli.failures import CannotDo
 from aggregator.cli.options import config_option, json_option
-from aggregator.cli.output import Page, emit
+from aggregator.cli.output import Page, emit, waiting
 from aggregator.cli.settings import read_settings
 from aggregator.cli.words import NOTHING, clean, cut, money, shown
 
@@ -54,25 +53,20 @@ def _look(settings: Settings, *, quiet: bool) -> Findings:
     redactor = log.configure(secrets=settings.secrets(), level="CRITICAL")
     asked = [f"provider {name}" for name, one in settings.providers.items() if one.enabled]
     asked += [f"webhook {hook.name}" for hook in settings.webhooks if hook.enabled]
-    with _progress(asked, shown=not quiet and sys.stderr.isatty()) as told:
+    with _progress(asked, shown=not quiet) as told:
         return asyncio.run(checkup.look(settings, redactor, told))
 
 
 @contextmanager
 def _progress(asked: list[str], *, shown: bool) -> Iterator[Callable[[str], None]]:
     """Who has not answered yet, on a terminal."""
-    if not shown or not asked:
-        yield lambda _: None
-        return
-    from rich.console import Console
-
     left = list(asked)
-    with Console(stderr=True).status("") as status:
+    with waiting(shown=shown and bool(asked)) as say:
 
         def told(who: str) -> None:
             if who in left:
                 left.remove(who)
-            status.update(f"waiting for {', '.join(left[:3])}{', …' if len(left) > 3 else ''}")
+            say(f"waiting for {', '.join(left[:3])}{', …' if len(left) > 3 else ''}")
 
         told("")
         yield told

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import click
 
 from aggregator.cli.failures import CannotDo
 from aggregator.cli.options import config_option, json_option
-from aggregator.cli.output import emit
+from aggregator.cli.output import emit, waiting
 from aggregator.cli.settings import read_settings
 
 if TYPE_CHECKING:
@@ -205,10 +204,6 @@ def _url(text: str, hint: str) -> DatabaseUrl:
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[str, int], None]]:
     """Which table is being copied, on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("copying") as status:
-        yield lambda table, rows: status.update(f"copying {table}: {rows} rows")
+    with waiting(shown=not quiet) as told:
+        told("copying")
+        yield lambda table, rows: told(f"copying {table}: {rows} rows")

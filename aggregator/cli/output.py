@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -129,3 +130,15 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[
             space = " " * (width - cell_len(cell))
             cells.append(space + cell if column.startswith(">") else cell + space)
         yield "  ".join(cells).rstrip()
+
+
+@contextmanager
+def waiting(*, shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """Takes what is being waited for, and shows it on a terminal until the block ends."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update

@@ -7,9 +7,7 @@ is ever written. Comparing thousands of names is done here and not in the daemon
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +16,7 @@ import click
 from aggregator.cli.failures import CannotDo, Refused
 from aggregator.cli.names import provider_name, service_name
 from aggregator.cli.options import asks_daemon, with_daemon
+from aggregator.cli.output import waiting
 from aggregator.cli.settings import Offered, read_offered
 from aggregator.cli.target import Asked, Target
 from aggregator.cli.words import clean
@@ -139,7 +138,7 @@ def suggest(
     offered = read_offered(asked.config)
     wish = Wish(services, providers, least, limit or (GROUPS if new else PER_SERVICE), new)
     _check(offered, wish)
-    with _progress(shown=sys.stderr.isatty()) as told:
+    with waiting() as told:
         read = with_daemon(asked, lambda client, target: _catalogues(client, target, offered, wish, told))
         told("comparing")
         found = _suggestions(offered, wish, *read)
@@ -167,18 +166,6 @@ def _check(offered: Offered, wish: Wish) -> None:
                 )
     if not wish.new and not offered.settings.services:
         raise CannotDo(f"{offered.path} has no services to propose offers for; --new proposes services")
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Told]:
-    """What is being waited for, on a terminal."""
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
 
 
 # --- catalogues ----------------------------------------------------------------------------------------------------
