@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from aggregator.config import Settings
+from aggregator.domain.children import Rates
 from aggregator.domain.clock import Clock
 from aggregator.domain.errors import ClaimLost, StorageUnavailable
 from aggregator.flow.endpoints import Endpoints
@@ -132,6 +133,11 @@ class House:
 
     def __post_init__(self) -> None:
         self.endpoints.configure(self.settings)
+
+    @property
+    def rates(self) -> Rates:
+        """What amounts of other currencies are worth, by the config as it is now."""
+        return Rates(self.settings.currency, self.settings.exchange_rates)
 
     def adopt(self, settings: Settings, gateways: Mapping[str, Gateway]) -> None:
         """Go by another config from now on. Calls under way end at the gateways at which they began."""

@@ -13,7 +13,6 @@ from typing import Final
 
 from aggregator.domain.children import (
     Member,
-    Rates,
     each,
     interval_of,
     next_run_at,
@@ -44,10 +43,6 @@ class Dripping:
 
     def __init__(self, house: House) -> None:
         self._house = house
-
-    @property
-    def _rates(self) -> Rates:
-        return Rates(self._house.settings.currency, self._house.settings.exchange_rates)
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
@@ -88,7 +83,7 @@ class Dripping:
         child = order_store.add(connection, run, (Draft("order.accepted"),), give_up_at=self._give_up_at(parent, now))
         more = made + 1 < runs_of(parent.params)
         again = next_run_at(due, interval_of(parent.params), now) if more else None
-        applied = apply(parent, total(parent, [*family, Member(child)], self._rates, more=more), now)
+        applied = apply(parent, total(parent, [*family, Member(child)], self._house.rates, more=more), now)
         order_store.save(connection, parent, applied.order, applied.events, now, next_run_at=again)
         log.info("run_made", order_id=parent.id, run=child.id, ordinal=made + 1, more=more)
 
@@ -107,7 +102,7 @@ class Dripping:
             updated_at=now,
             link=parent.link,
             params=own_params(parent),
-            max_cost=run_budget(parent, family, self._rates),
+            max_cost=run_budget(parent, family, self._house.rates),
             pinned_provider=parent.pinned_provider,
             role=Role.RUN,
             parent=parent.id,
@@ -133,7 +128,9 @@ class Dripping:
     def _add_up(self, connection: Connection, number: int, now: datetime) -> None:
         parent = order_store.load_for_update(connection, number)
         more = children.next_run_at(connection, number) is not None
-        applied = apply(parent, total(parent, children.family(connection, parent.id), self._rates, more=more), now)
+        applied = apply(
+            parent, total(parent, children.family(connection, parent.id), self._house.rates, more=more), now
+        )
         if applied.order == parent:
             children.summed(connection, number)
             return

@@ -22,7 +22,6 @@ from aggregator.domain.money import Money
 from aggregator.domain.orders import Order, Role, as_accepted, newborn
 from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_params, missing_params, quantity_of
 from aggregator.flow.base import House
-from aggregator.flow.views import offer_service
 from aggregator.storage import catalogue, idempotency
 from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection
@@ -108,7 +107,7 @@ class Intake:
     async def refresh(self) -> None:
         """Read again what the catalogues say of the configured offers; called when a sync has ended."""
         self._views.clear()  # with another config they may say what is no longer offered
-        wanted = {(o.provider, offer_service(o)) for s in self._house.settings.services.values() for o in s.offers}
+        wanted = {(o.provider, o.target) for s in self._house.settings.services.values() for o in s.offers}
         rows = await self._house.database.read(lambda c: catalogue.offer_rows(c, sorted(wanted)))
         self._rows = {key: [row for row, _ in entries] for key, entries in rows.items()}
         self._views.clear()
@@ -208,7 +207,7 @@ class Intake:
         for offer in service.offers:
             if provider is not None and offer.provider != provider:
                 continue
-            rows = self._rows.get((offer.provider, offer_service(offer)))
+            rows = self._rows.get((offer.provider, offer.target))
             if not rows:
                 return _Known((), {}, whole=False)
             for row in rows:
@@ -272,7 +271,7 @@ class Intake:
         rows: list[CatalogueRow] = []
         for offer in service.offers:
             country = (offer.country or wish.params.get("country") or "").casefold()
-            found = self._rows.get((offer.provider, offer_service(offer)))
+            found = self._rows.get((offer.provider, offer.target))
             if not found:
                 return False
             rows.extend(row for row in found if not country or row.country.casefold() == country)
@@ -301,7 +300,7 @@ class Intake:
                 continue
             if wish.provider not in (None, offer.provider):
                 continue
-            for row in self._rows.get((offer.provider, offer_service(offer)), ()):
+            for row in self._rows.get((offer.provider, offer.target), ()):
                 kind_type = service_type(row.kind, row.type)
                 fits = row.problem is None and row.kind == service.kind and row.minimum <= quantity <= row.maximum
                 takes = kind_type is not None and not ignored_params(kind_type, wish.params)

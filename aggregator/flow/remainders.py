@@ -12,7 +12,7 @@ from typing import Final
 
 from aggregator.config import ServiceSettings
 from aggregator.domain.catalogue import ServiceType, service_type
-from aggregator.domain.children import Rates, is_confirmed, leaves_a_rest, refund_due, rest_budget, rest_of
+from aggregator.domain.children import is_confirmed, leaves_a_rest, refund_due, rest_budget, rest_of
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import OrderId, OrderNumber, new_id
@@ -118,7 +118,7 @@ class Remainders:
         rest = rest_of(order, self._type(connection, order))
         if isinstance(rest, str):
             return rest
-        rates = Rates(self._house.settings.currency, self._house.settings.exchange_rates)
+        rates = self._house.rates
         budget = rest_budget(order, paid, rates)
         if isinstance(budget, str):
             return budget

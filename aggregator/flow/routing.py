@@ -53,7 +53,7 @@ class Routing:
         self._promises = Promises()
         self._began = house.clock.monotonic()
         self._new_at: dict[str, float] = {}
-        """Since when a provider is there that came, or changed, after the start."""
+        """Since when a provider is there that came after the start."""
         self._synced: set[str] = set()
         self._writing = asyncio.Semaphore(WRITES)
 

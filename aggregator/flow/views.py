@@ -39,11 +39,6 @@ class World:
     """How earlier orders ended, by provider and service."""
 
 
-def offer_service(offer: OfferSettings) -> str:
-    """The provider's id of what an offer buys: a service, or a project of numbers."""
-    return offer.service or offer.project or ""
-
-
 def is_offered(settings: Settings, order: Order, provider: str, target: str) -> bool:
     """Whether the config, as it is now, lets an order be bought there."""
     service, account = settings.services.get(order.service), settings.providers.get(provider)
@@ -52,7 +47,7 @@ def is_offered(settings: Settings, order: Order, provider: str, target: str) -> 
 
 
 def load_world(connection: Connection, services: Iterable[ServiceSettings]) -> World:
-    wanted = sorted({(offer.provider, offer_service(offer)) for service in services for offer in service.offers})
+    wanted = sorted({(offer.provider, offer.target) for service in services for offer in service.offers})
     return World(
         rows=catalogue.offer_rows(connection, wanted),
         health=catalogue.health(connection),
@@ -101,17 +96,17 @@ def offer_views(
         if settings is None:
             continue  # it left the config after the service was looked up
         provider = provider_view(house, offer.provider, settings, world)
-        row, stock_at, country = _row(world.rows.get((offer.provider, offer_service(offer)), []), offer, params)
+        row, stock_at, country = _row(world.rows.get((offer.provider, offer.target), []), offer, params)
         views.append(
             OfferView(
                 provider=provider,
-                service=offer_service(offer),
+                service=offer.target,
                 country=country,
                 row=row,
                 stock_at=stock_at,
-                tried=tried.get((offer.provider, offer_service(offer), country)),
+                tried=tried.get((offer.provider, offer.target, country)),
                 order=place,
-                history=world.histories.get((offer.provider, offer_service(offer))),
+                history=world.histories.get((offer.provider, offer.target)),
             )
         )
     return views

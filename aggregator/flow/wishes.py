@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from aggregator.domain.children import Member, Rates, total
+from aggregator.domain.children import Member, total
 from aggregator.domain.clock import rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.events import Draft
@@ -127,7 +127,7 @@ def _stop_runs(house: House, connection: Connection, parent: Order, now: datetim
         why = f"and none can be canceled: {reasons[0]}" if reasons else "and all have ended; their sum is being made"
         raise Problem(ProblemKind.CONFLICT, f"every run is made, {why}")
     asked = wished(parent, "asked", now)
-    rates = Rates(house.settings.currency, house.settings.exchange_rates)
+    rates = house.rates
     drafts = [Draft("order.cancel_asked")]
     if not any(member.open for member in family):
         applied = apply(asked, total(asked, family, rates, more=False), now)

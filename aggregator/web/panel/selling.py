@@ -17,7 +17,7 @@ from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.money import Money
 from aggregator.flow.base import House
 from aggregator.flow.storefront import Priced, Shelf, shelf, total
-from aggregator.flow.views import World, load_world, offer_service
+from aggregator.flow.views import World, load_world
 from aggregator.storage import catalogue
 from aggregator.storage.database import Connection
 from aggregator.web.panel.calls import Call
@@ -209,7 +209,7 @@ def _countries(service: ServiceSettings, world: World) -> Sequence[str]:
     """The countries that a service's offers have, each once; an offer without one rents in all of its project's."""
     found: dict[str, str] = {}
     for offer in service.offers:
-        rows = world.rows.get((offer.provider, offer_service(offer)), [])
+        rows = world.rows.get((offer.provider, offer.target), [])
         for country in [offer.country] if offer.country else [row.country for row, _ in rows if row.kind == "sms"]:
             found.setdefault(country.casefold(), country)
     return list(found.values())
