@@ -26,7 +26,6 @@ from aiohttp import web
 
 from aggregator import __version__, watchdog
 from aggregator.config import Address, ConfigError, Settings
-from aggregator.config.changes import NeedsRestart
 from aggregator.domain.clock import Clock, SteadyClock
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow.base import House, Stage, Wakeups
@@ -443,7 +442,7 @@ async def _reload_after(hangup: asyncio.Event, notifier: Notifier, reloading: Re
         status = "the newest config is in use"
         try:
             await reloading.reload()
-        except (ConfigError, NeedsRestart, StorageUnavailable) as exc:  # the log has it whole
+        except (ConfigError, StorageUnavailable) as exc:  # the log has it whole
             status = f"an older config is in use, the newest was refused: {str(exc).splitlines()[0]}"
         except Exception:
             log.exception("reload_failed")

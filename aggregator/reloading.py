@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client import Gauge
 
 from aggregator.config import ConfigError, KeySettings, ProviderSettings, Settings
-from aggregator.config.changes import Change, NeedsRestart, changes, needs_restart
+from aggregator.config.changes import changes, needs_restart
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.flow import ends
 from aggregator.flow.base import House
@@ -61,11 +61,11 @@ class Reloading:
         self._note(good=True)
 
     async def reload(self) -> Reloaded:
-        """Take the file over as it is now. ConfigError, NeedsRestart and StorageUnavailable: nothing was changed."""
+        """Take the file over as it is now. ConfigError and StorageUnavailable: nothing was changed."""
         async with self._turn:
             try:
                 reloaded = await self._reload()
-            except (ConfigError, NeedsRestart, StorageUnavailable) as exc:
+            except (ConfigError, StorageUnavailable) as exc:
                 self._note(good=False)
                 log.error("config_refused", problems=str(exc).splitlines(), reason="the config in use stays as it was")
                 raise
@@ -84,7 +84,7 @@ class Reloading:
         before, after = house.settings, await asyncio.to_thread(self.read)
         found = changes(before, after)
         if fixed := needs_restart(before, after):
-            raise NeedsRestart(fixed)
+            raise ConfigError(fixed)
         if not found:
             return Reloaded((), ())
         for secret in after.secrets():
@@ -92,7 +92,7 @@ class Reloading:
         renewed = [name for name, one in after.providers.items() if before.providers.get(name) != one]
         await house.database.write(partial(catalogue.ensure_providers, names=renewed, now=house.clock.now()))
         await house.health.add(renewed)
-        warnings = _warnings(found, before, after, await house.database.read(reports.open_by_provider))
+        warnings = _warnings(before, after, await house.database.read(reports.open_by_provider))
         gateways = self._gateways(after.providers, renewed)
 
         # From here to the end of this block nobody else has a turn: everybody sees the one config or the other.
@@ -137,19 +137,16 @@ class Reloading:
         self.house.wakeups.wake("routing", "placement", "polling", "catalogue_sync", "sms_watch", "refilling")
 
 
-def _warnings(
-    found: Iterable[Change], before: Settings, after: Settings, open_orders: Mapping[str, int]
-) -> tuple[str, ...]:
+def _warnings(before: Settings, after: Settings, open_orders: Mapping[str, int]) -> tuple[str, ...]:
     """What was asked for and may not be what was meant."""
     said = []
     for name, count in sorted(open_orders.items()):
-        if name in after.providers or name not in before.providers:
-            continue
-        said.append(
-            f"providers.{name} is gone, and {count} unfinished orders there are followed no longer; "
-            "put it back with `enabled: false` to buy nothing more and follow them to their end"
-        )
-    for name, count in sorted(open_orders.items()):
-        if f"providers.{name}.url" in {one.path for one in found}:
+        old, new = before.providers.get(name), after.providers.get(name)
+        if old is not None and new is None:
+            said.append(
+                f"providers.{name} is gone, and {count} unfinished orders there are followed no longer; "
+                "put it back with `enabled: false` to buy nothing more and follow them to their end"
+            )
+        elif old is not None and new is not None and old.url != new.url:
             said.append(f"providers.{name}.url changed: {count} unfinished orders are asked for at the new address")
     return tuple(said)

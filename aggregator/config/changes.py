@@ -5,12 +5,12 @@ Decides no more than that; no value is part of what it says, so no secret can be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from aggregator.config.models import Settings
-from aggregator.config.problems import path_text
+from aggregator.config.problems import Problem, path_text
 from aggregator.config.values import Model
 
 _FIXED: Final = ("database", "http", "sealing_key")
@@ -25,26 +25,18 @@ class Change:
     how: Literal["added", "removed", "changed"]
 
 
-class NeedsRestart(Exception):
-    """The configuration is fine, and changes what a running daemon cannot; the text names it, and what to do."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = tuple(paths)
-        super().__init__(f"{', '.join(self.paths)}: read at the start alone; restart the daemon to apply this")
-
-
 def changes(before: Settings, after: Settings) -> tuple[Change, ...]:
     """In the order of the file's settings; empty when both mean the same."""
     return tuple(_changes((), before, after))
 
 
-def needs_restart(before: Settings, after: Settings) -> tuple[str, ...]:
-    """The paths of what changed and is read at the start alone."""
+def needs_restart(before: Settings, after: Settings) -> tuple[Problem, ...]:
+    """What changed and is read at the start alone."""
     found = [one.path for one in changes(before, after) if one.path.partition(".")[0].partition("[")[0] in _FIXED]
     # The first key opens TCP ports, and without the last one they close.
     if before.listen != after.listen and not found:
         found.append("keys")
-    return tuple(found)
+    return tuple(Problem(path, "is read at the start alone; restart the daemon to apply this") for path in found)
 
 
 def _changes(path: tuple[str, ...], before: object, after: object) -> Iterator[Change]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from aggregator.config import ConfigError
-from aggregator.config.changes import NeedsRestart
 from aggregator.domain.errors import ProblemKind
 from aggregator.flow.base import House
 from aggregator.storage.database import Connection
@@ -28,13 +27,9 @@ async def reload(request: web.Request, caller: Caller) -> web.Response:
         try:
             reloaded = await services.reload()
         except ConfigError as exc:
-            problems = [(one.path, one.message) for one in exc.problems]
-        except NeedsRestart as exc:
-            problems = [(path, "is read at the start alone; restart the daemon to apply this") for path in exc.paths]
-        else:
-            await recording.database.write(lambda _: reloaded)
-            return
-        raise FieldProblems(problems[:MAX_ERRORS], ProblemKind.CONFLICT)
+            problems = [(one.path, one.message) for one in exc.problems[:MAX_ERRORS]]
+            raise FieldProblems(problems, ProblemKind.CONFLICT) from exc
+        await recording.database.write(lambda _: reloaded)
 
     return await once(request, services.house, caller.name, body, work, _answer)
 

@@ -49,7 +49,7 @@ class WebServices:
     """Fetch a provider's catalogue now; why it was not taken over, or None."""
     version: str
     reload: Callable[[], Awaitable[Reloaded]] = _no_file
-    """Read the config again. ConfigError, NeedsRestart and StorageUnavailable: nothing was changed."""
+    """Read the config again. ConfigError and StorageUnavailable: nothing was changed."""
     loop_limit_s: Callable[[str], float] = usual_loop_limit_s
     """How old a loop of this name may get before `/livez` fails."""
     redact: Callable[[str], None] = lambda _: None
