@@ -7,6 +7,7 @@ Works on the database itself, in steps that hold nobody up, and may be broken of
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from aggregator.cli.failures import CannotDo
 from aggregator.cli.options import config_option, json_option
-from aggregator.cli.output import Page, emit
+from aggregator.cli.output import Page, emit, waiting
 from aggregator.cli.settings import read_settings
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def reseal(config_path: Path | None, as_json: bool) -> None:
     """
     settings = read_settings(config_path)
     sealer = _sealer(settings)
-    done = asyncio.run(_with_database(settings, lambda database: _reseal(database, settings, sealer)))
+    with waiting(shown=not as_json) as told:
+        done = asyncio.run(_with_database(settings, lambda database: _reseal(database, sealer, told)))
     shown = {"looked_at": done.looked_at, "sealed": done.sealed, "cannot_be_opened": len(done.closed)}
     others = [one[:SHOWN] for one in sealer.fingerprints[1:]]
     if done.closed:
@@ -138,7 +140,7 @@ async def _with_database(settings: Settings, work: Any) -> Any:
         await database.close()
 
 
-async def _reseal(database: Database, settings: Settings, sealer: Sealer) -> _Done:
+async def _reseal(database: Database, sealer: Sealer, told: Callable[[str], None]) -> _Done:
     from aggregator.domain.clock import SteadyClock
     from aggregator.storage import sealing
     from aggregator.storage.lock import AlreadyRunning, acquire
@@ -158,7 +160,7 @@ async def _reseal(database: Database, settings: Settings, sealer: Sealer) -> _Do
             await database.write(partial(sealing.adopt, sealer=sealer, now=SteadyClock().now()))
         done = _Done()
         for kind in sealing.KINDS:
-            await _reseal_kind(database, sealer, kind, done)
+            await _reseal_kind(database, sealer, kind, done, told)
         if not done.closed:
             forget = partial(sealing.forget_others, first=sealer.fingerprints[0])
             done.finished = await database.write(forget)
@@ -168,7 +170,7 @@ async def _reseal(database: Database, settings: Settings, sealer: Sealer) -> _Do
             await lock.release()
 
 
-async def _reseal_kind(database: Database, sealer: Sealer, kind: Any, done: _Done) -> None:
+async def _reseal_kind(database: Database, sealer: Sealer, kind: Any, done: _Done, told: Callable[[str], None]) -> None:
     from aggregator.storage import sealing
 
     after = None
@@ -179,3 +181,4 @@ async def _reseal_kind(database: Database, sealer: Sealer, kind: Any, done: _Don
         if changed:
             done.sealed += await database.write(partial(sealing.seal_anew, kind=kind, changed=changed))
         after = rows[-1]
+        told(f"{done.looked_at} looked at, {done.sealed} sealed anew")
