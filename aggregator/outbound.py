@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import math
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Final, Self
 
@@ -218,16 +220,12 @@ class Outbound:
         """
         answered: Delivered | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                async with (self._callbacks if guarded else self._hooks).post(
-                    URL(url, encoded=True),
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-                ) as response:
-                    answered = Delivered(response.status, retry_after(response.headers))
-                    return replace(answered, excerpt=await _excerpt(response.content))
+            async with (self._callbacks if guarded else self._hooks).post(
+                URL(url, encoded=True), data=body, headers=headers, allow_redirects=False, timeout=_limit(timeout_s)
+            ) as response:
+                answered = Delivered(response.status, retry_after(response.headers))
+                excerpt = await _excerpt(response.content)
+                return replace(answered, excerpt=excerpt) if excerpt else answered
         except TimeoutError:
             return answered or LostReply("timeout")
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError, EOFError) as exc:
@@ -236,6 +234,12 @@ class Outbound:
             if (refused := _refused(exc)) is not None:
                 return NotSent(refused)
             return NotSent(_reason(exc)) if isinstance(exc, _NEVER_THERE) else LostReply(_reason(exc))
+
+
+@lru_cache(maxsize=64)
+def _limit(timeout_s: float) -> ClientTimeout:
+    """For a whole try, to the moment: the library would round what is longer than some seconds up."""
+    return ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s), ceil_threshold=math.inf)
 
 
 _NEVER_THERE: Final = (aiohttp.ClientConnectorError, aiohttp.InvalidURL)

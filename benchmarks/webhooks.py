@@ -30,7 +30,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 from cryptography.fernet import Fernet
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from aggregator.config import Settings, load
 from aggregator.daemon import PACES_S
@@ -162,16 +162,16 @@ class Line:
         """Wait until every event has its position."""
         await self._none(select(events.c.seq).where(events.c.position.is_(None)))
 
-    async def delivered(self, *names: str) -> None:
+    async def delivered(self, *names: str, look_s: float = LOOK_S) -> None:
         """Wait until nothing is left to send to these endpoints."""
         waiting = deliveries.c.endpoint.in_(names), deliveries.c.state == "pending"
-        await self._none(select(deliveries.c.id).where(*waiting))
+        await self._none(select(deliveries.c.id).where(*waiting), look_s)
 
-    async def _none(self, query: Any) -> None:
-        for _ in range(int(WITHIN_S / LOOK_S)):
+    async def _none(self, query: Any, look_s: float = LOOK_S) -> None:
+        for _ in range(int(WITHIN_S / look_s)):
             if not await self.house.database.read(lambda c: c.execute(query.limit(1)).all()):
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(look_s)
         raise AssertionError(f"it did not come about within {WITHIN_S:g} s")
 
 
@@ -270,10 +270,11 @@ async def drained(database: Database, folder: Path, base: str, count: int) -> tu
         numbers = [order.number for order in line.lanes]
     query = select(events.c.id, events.c.body).where(events.c.order_number.in_(numbers))
     bodies = [(row[0], row[1].encode()) for row in await database.read(lambda c: c.execute(query).all())]
-    began = time.monotonic()
+    began = time.time()
     async with at_work(database, folder, hooks) as line:
-        await line.delivered("waiting")
-    return time.monotonic() - began, bodies
+        await line.delivered("waiting", look_s=0.2)
+    last = await database.read(lambda c: c.execute(select(func.max(deliveries.c.finished_at))).scalar_one())
+    return last.timestamp() - began, bodies
 
 
 async def bare(base: str, bodies: list[tuple[str, bytes]]) -> float:
@@ -357,7 +358,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--drain", type=int, default=4000)
+    parser.add_argument("--drain", type=int, default=10_000)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--url", help="A PostgreSQL database that is empty.")
     parser.add_argument("--receive", action="store_true", help=argparse.SUPPRESS)

@@ -28,7 +28,7 @@ from aggregator.flow.endpoints import Target
 from aggregator.flow.outcomes import Recorded, Result, record
 from aggregator.outbound import Delivered, Outbound
 from aggregator.storage import claims, deliveries, endpoints, outbox
-from aggregator.storage.database import Connection, RowMapping
+from aggregator.storage.database import Connection, RowMapping, quick
 
 CALLERS_PLACES: Final = {"good": 16, "new": 8, "failing": 8}
 """Callbacks in flight per caller, by how their hosts are doing: the dead take nothing from those that answer."""
@@ -36,7 +36,7 @@ ALL_CALLBACKS: Final = 96
 UNPROVEN_CALLBACKS: Final = 48
 """Callbacks in flight altogether, and those of them to hosts that did not answer last time, or never yet."""
 LEASE_MARGIN_S: Final = 30.0
-AHEAD: Final = 4
+AHEAD: Final = 8
 QUICK_S: Final = 0.1
 """An endpoint that answers so soon is claimed for ahead, so many times what it has places."""
 MAX_ERROR_CHARS: Final = 200
@@ -208,7 +208,7 @@ class Delivery:
             return recorded, self._claim(connection, held, now, names)
 
         self._left_out = False
-        recorded, claimed = await self._house.database.write(write)
+        recorded, claimed = await self._house.database.write(quick(write))
         self._recorded(results, unsent, recorded)
         if self._left_out:
             self._house.wakeups.wake(self.name)
@@ -330,8 +330,8 @@ class Delivery:
 
     def _ahead(self, target: Target) -> int:
         lane = self._lanes.get(target.name)
-        quick = lane is not None and lane.took_s is not None and lane.took_s < QUICK_S
-        return target.places * AHEAD if quick else target.places
+        soon = lane is not None and lane.took_s is not None and lane.took_s < QUICK_S
+        return target.places * AHEAD if soon else target.places
 
     def _callback_rooms(
         self, connection: Connection, held: list[_Place], busy: Tally[str], now: datetime
@@ -373,7 +373,7 @@ class Delivery:
         except Exception as exc:
             # Whatever it is, the place must come free again, and the delivery be tried again.
             log.exception("delivery_failed", endpoint=target.name, event_id=delivery.event_id)
-            result = self._result(target, delivery, None, type(exc).__name__, 0)
+            result = self._result(target, delivery, None, type(exc).__name__, None)
         self._results.append(result)
         if not self._stopping:
             self._house.wakeups.wake(self.name)
@@ -383,20 +383,18 @@ class Delivery:
         url, at = target.url(delivery.callback_url), clock.now()
         keys = target.secrets_at(at)
         if url is None or not keys:
-            return self._result(target, delivery, None, "there is no secret, or no URL, to send it with", 0)
+            return self._result(target, delivery, None, "there is no secret, or no URL, to send it with", None)
         body = delivery.body.encode()
         headers = webhooks.headers(delivery.event_id, at, body, keys)
         began = clock.monotonic()
         outcome = await self._outbound.deliver(url, body, headers, target.timeout_s, guarded=target.guarded)
         took_s = clock.monotonic() - began
-        _seconds(_label(target)).observe(took_s)
         self._learn(target, took_s)
-        ms = round(took_s * 1000)
         if isinstance(outcome, Delivered):
-            excerpt = _excerpt(self._redact(outcome.excerpt), url)
+            excerpt = _excerpt(self._redact(outcome.excerpt), url) if outcome.excerpt else None
             error = f"HTTP {outcome.status}"
-            return self._result(target, delivery, outcome.status, error, ms, outcome.retry_after_s, excerpt)
-        return self._result(target, delivery, None, outcome.reason[:MAX_ERROR_CHARS], ms)
+            return self._result(target, delivery, outcome.status, error, took_s, outcome.retry_after_s, excerpt)
+        return self._result(target, delivery, None, outcome.reason[:MAX_ERROR_CHARS], took_s)
 
     def _result(
         self,
@@ -404,12 +402,12 @@ class Delivery:
         delivery: deliveries.Delivery,
         status: int | None,
         error: str,
-        ms: int,
+        took_s: float | None,
         retry_after_s: float | None = None,
         excerpt: str | None = None,
     ) -> Result:
-        jitter = self._jitter()
-        return Result(target, delivery, self._house.clock.now(), status, error, retry_after_s, ms, excerpt, jitter)
+        now, jitter = self._house.clock.now(), self._jitter()
+        return Result(target, delivery, now, status, error, retry_after_s, took_s, excerpt, jitter)
 
     def _learn(self, target: Target, took_s: float) -> None:
         lane = self._lanes.get(target.name)
@@ -448,8 +446,6 @@ def forget(endpoint: str) -> None:
 
 def _excerpt(said: str, url: str) -> str | None:
     """The first words of an answer, as they may be kept: one line, without what only the URL's query knows."""
-    if not said:
-        return None
     for word in re.split(r"[=&;]", urlsplit(url).query):
         if len(word) >= 6:
             said = said.replace(word, "[secret]")
@@ -464,6 +460,8 @@ def _note(recorded: Recorded) -> None:
     """Metrics and log lines of what was just written."""
     for result, how in recorded.ended:
         _tries(_label(result.target), how).inc()
+        if result.took_s is not None:
+            _seconds(_label(result.target)).observe(result.took_s)
         if result.delivery.tries:
             RETRIES.labels(_label(result.target)).inc()
         if how == "parked":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Any, Final
@@ -42,7 +42,8 @@ class Target:
 
     name: str
     hook: WebhookSettings | None
-    key: KeySettings | None
+    signing: tuple[tuple[bytes, datetime | None], ...] = field(repr=False)
+    """The keys that a try is signed with, each with the instant from which it counts no more."""
     timeout_s: float
     retry_s: tuple[float, ...]
     order_hold_s: float
@@ -60,9 +61,11 @@ class Target:
 
     def secrets_at(self, now: datetime) -> list[bytes]:
         """What a try is signed with; empty: a caller's key has no secret any more."""
-        if self.hook is not None:
-            return [secret.signing_bytes for secret in self.hook.secrets_at(now)]
-        return [secret.signing_bytes for secret in self.key.callback_secrets_at(now)] if self.key is not None else []
+        return [key for key, until in self.signing if until is None or now < until]
+
+
+def _signing(secrets: Iterable[SigningSecret]) -> tuple[tuple[bytes, datetime | None], ...]:
+    return tuple((secret.signing_bytes, secret.until) for secret in secrets)
 
 
 class Endpoints:
@@ -160,7 +163,7 @@ class Endpoints:
             known = Target(
                 name=name,
                 hook=hook,
-                key=None,
+                signing=_signing(hook.secret),
                 timeout_s=float(hook.timeout_s),
                 retry_s=tuple(map(float, hook.retry_s)),
                 order_hold_s=float(hook.order_hold_s),
@@ -175,7 +178,7 @@ class Endpoints:
             known = Target(
                 name=name,
                 hook=None,
-                key=key,
+                signing=_signing(key.callback_secret or ()),
                 timeout_s=float(usual["timeout_s"].default),
                 retry_s=tuple(map(float, usual["retry_s"].default)),
                 order_hold_s=float(usual["order_hold_s"].default),

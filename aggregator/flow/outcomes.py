@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aggregator.domain import webhooks
 from aggregator.domain.events import Draft
@@ -25,8 +25,7 @@ LONG_OUTAGE: Final = timedelta(seconds=60)
 _HEALTH: Final = tuple(one.name for one in fields(Health))
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """How one try ended; `jitter` is the chance that its next one is put off by, so that a repeated transaction says
     the same."""
 
@@ -36,9 +35,14 @@ class Result:
     status: int | None
     error: str
     retry_after_s: float | None
-    ms: int
+    took_s: float | None
+    """None: nothing was sent."""
     excerpt: str | None
     jitter: float
+
+    @property
+    def ms(self) -> int:
+        return round(1000 * (self.took_s or 0.0))
 
     @property
     def answer(self) -> Answer:

@@ -23,9 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage.gathering import Gathering
-from aggregator.storage.writer import COMMIT_SECONDS, OUT_OF_SERVICE_ERRORS, WRITES, Writer
+from aggregator.storage.writer import COMMIT_SECONDS, LOOK_EVERY_MS, OUT_OF_SERVICE_ERRORS, WRITES, Writer
 from aggregator.storage.writer import be_patient as be_patient
 from aggregator.storage.writer import patience as patience
+from aggregator.storage.writer import quick as quick
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -89,6 +90,11 @@ def _pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _look_often(connection: sqlite3.Connection, _record: object) -> None:
+    # The writer waits longer, but looks meanwhile whether somebody's patience is over.
+    connection.execute(f"PRAGMA busy_timeout={LOOK_EVERY_MS}")
+
+
 def _no_driver_transactions(connection: sqlite3.Connection, _record: object) -> None:
     # The driver's legacy mode would not BEGIN for reads; we begin ourselves.
     connection.isolation_level = None
@@ -125,6 +131,7 @@ class SqliteDatabase:
         )
         event.listen(engine, "connect", _no_driver_transactions)
         event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "connect", _look_often)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._engine: Engine = engine
         readers = create_engine(

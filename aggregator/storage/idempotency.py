@@ -77,9 +77,9 @@ def find_all(connection: Connection, names: Sequence[Name]) -> dict[Name, Entry]
     """Those of the keys that are taken."""
     by_digest = {digest(name): name for name in names}
     found: dict[Name, Entry] = {}
-    for row in _BY_DIGEST.find(connection, list(by_digest)):
-        answer = Stored(row.status, row.body) if row.body is not None else None
-        found[by_digest[row.digest]] = Entry(row.fingerprint, answer, row.order_number)
+    for digest_, fingerprint, status, body, order_number in _BY_DIGEST.find(connection, list(by_digest)):
+        answer = Stored(status, body) if body is not None else None
+        found[by_digest[digest_]] = Entry(fingerprint, answer, order_number)
     return found
 
 

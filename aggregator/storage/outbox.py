@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Integer, RowMapping, bindparam, case, insert, select, text, update
 
@@ -19,7 +19,7 @@ from aggregator.domain.events import Draft
 from aggregator.domain.ids import new_id
 from aggregator.domain.orders import Order
 from aggregator.storage import endpoints
-from aggregator.storage.bulk import Marks, Rows
+from aggregator.storage.bulk import Changes, Fetch, Rows
 from aggregator.storage.tables import deliveries, events, orders, sequences
 
 _SEQUENCER_KEY: Final = 0x7365_7175_656E_6365
@@ -130,11 +130,32 @@ _FRESH: Final = select(
 ).select_from(events.outerjoin(orders, events.c.order_number == orders.c.number))
 
 
+class _Found(NamedTuple):
+    """A row of _FRESH."""
+
+    seq: int
+    type: str
+    lane: str
+    position: int | None
+    created_at: datetime
+    order_number: int | None
+    service: str | None
+    callback_url: str | None
+    owner: str | None
+    body: str | None
+
+    def at(self, position: int) -> Fresh:
+        data = json.loads(self.body)["data"] if self.body else {}
+        return Fresh(
+            self.seq, position, self.type, self.order_number, self.service, self.callback_url, self.owner, data
+        )
+
+
 # Made once, like every statement of a tick: naming its parts costs more than running it.
-_WAITING: Final = (
+_WAITING: Final = Fetch(
     _FRESH.where(events.c.position.is_(None)).order_by(events.c.seq).limit(bindparam("at_most", type_=Integer()))
 )
-_PLACES: Final = Marks(events, "seq", "position")
+_PLACES: Final = Changes(events, "seq", "position")
 _ADVANCE: Final = (
     update(sequences)
     .where(sequences.c.name == "position")
@@ -161,40 +182,53 @@ def sequence(
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SEQUENCER_KEY})
-    rows = connection.execute(_WAITING, {"at_most": limit}).all()
-    if not rows:
+    found = [_Found._make(row) for row in _WAITING.all(connection, {"at_most": limit})]
+    if not found:
         return 0
-    last = _advance(connection, len(rows))
-    placed = list(enumerate(rows, start=last + 1))
-    _PLACES.set(connection, [(position, row.seq) for position, row in placed])
-    fan_out: list[dict[str, Any]] = []
+    last = _advance(connection, len(found))
+    placed = list(enumerate(found, start=last + 1))
+    _PLACES.make(connection, [(row.seq, position) for position, row in placed])
+    fan_out: list[NewDelivery] = []
     called_back: dict[int, int] = {}
     for position, row in placed:
-        if row.callback_url is not None:
+        if row.callback_url is not None and row.order_number is not None:
             called_back[row.seq] = row.order_number
-        fresh = _fresh(row, position)
+        fresh = row.at(position)
         fan_out.extend(new_delivery(fresh, endpoint, row.lane, now) for endpoint in targets(fresh))
     if called_back:
         gone = _gone(connection, set(called_back.values()))
-        fan_out = [entry for entry in fan_out if (called_back.get(entry["event_seq"]), entry["endpoint"]) not in gone]
+        fan_out = [entry for entry in fan_out if (called_back.get(entry.event_seq), entry.endpoint) not in gone]
     if fan_out:
-        endpoints.ensure(connection, {entry["endpoint"] for entry in fan_out}, now)
-        connection.execute(insert(deliveries), fan_out)
-        endpoints.wake(connection, {entry["endpoint"] for entry in fan_out}, now)
-    return len(rows)
+        wanted = {entry.endpoint for entry in fan_out}
+        endpoints.ensure(connection, wanted, now)
+        add_deliveries(connection, fan_out)
+        endpoints.wake(connection, wanted, now)
+    return len(found)
 
 
-def new_delivery(fresh: Fresh, endpoint: str, lane: str, now: datetime) -> dict[str, Any]:
-    """The row of `deliveries` by which an event goes to an endpoint, due at once."""
-    return {
-        "event_seq": fresh.seq,
-        "endpoint": endpoint,
-        "lane": lane,
-        "state": "pending",
-        "urgent": fresh.type in URGENT,
-        "next_at": now,
-        "created_at": now,
-    }
+class NewDelivery(NamedTuple):
+    """A row of `deliveries` by which an event goes to an endpoint."""
+
+    event_seq: int
+    endpoint: str
+    lane: str
+    state: str
+    urgent: bool
+    next_at: datetime
+    created_at: datetime
+
+
+_DELIVERIES: Final = Rows(deliveries, *NewDelivery._fields)
+
+
+def new_delivery(fresh: Fresh, endpoint: str, lane: str, now: datetime) -> NewDelivery:
+    """Due at once."""
+    return NewDelivery(fresh.seq, endpoint, lane, "pending", fresh.type in URGENT, now, now)
+
+
+def add_deliveries(connection: Connection, entries: Sequence[NewDelivery]) -> None:
+    """Write them; who does also has the endpoints' rows and looks that they are woken."""
+    _DELIVERIES.insert(connection, entries)
 
 
 def _gone(connection: Connection, order_numbers: set[int]) -> set[tuple[int | None, str]]:
@@ -214,12 +248,7 @@ def fresh_events(connection: Connection, *, after: int, until: int, limit: int) 
     rows = connection.execute(
         _FRESH.where(events.c.position > after, events.c.position <= until).order_by(events.c.position).limit(limit)
     )
-    return [(_fresh(row, row.position), row.created_at, row.lane) for row in rows]
-
-
-def _fresh(row: Any, position: int) -> Fresh:
-    data = json.loads(row.body)["data"] if row.body else {}
-    return Fresh(row.seq, position, row.type, row.order_number, row.service, row.callback_url, row.owner, data)
+    return [(_Found._make(row).at(row.position), row.created_at, row.lane) for row in rows]
 
 
 class Told(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from aggregator.storage import deliveries, endpoints
-from aggregator.storage.outbox import Fresh, fresh_events, new_delivery
+from aggregator.storage.outbox import Fresh, add_deliveries, fresh_events, new_delivery
 from aggregator.storage.tables import deliveries as rows
 from aggregator.storage.tables import events, replays
 
@@ -195,8 +195,7 @@ def _again(connection: Connection, endpoint: str, chosen: Sequence[tuple[Fresh, 
         _set_back(connection, ended, now)
     there = {one.event_seq for one in known}
     missing = [new_delivery(fresh, endpoint, lane, now) for fresh, lane in chosen if fresh.seq not in there]
-    if missing:
-        connection.execute(insert(rows), missing)
+    add_deliveries(connection, missing)
     endpoints.wake(connection, [endpoint], now)
 
 

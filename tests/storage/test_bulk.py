@@ -42,7 +42,7 @@ async def test_all_rows_are_written_and_found(database: Database, count: int) ->
     def work(connection: Connection) -> dict[int, str | None]:
         assert KEYS.insert(connection, rows) == count
         wanted = [number.to_bytes(16, "big") for number in range(count + 50)]
-        return {row.order_number: row.body for row in FOUND.find(connection, wanted)}
+        return {number: body for _, body, number in FOUND.find(connection, wanted)}
 
     assert await tried(database, work) == {number: None if number % 2 else f"body {number}" for number in range(count)}
 
