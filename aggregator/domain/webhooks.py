@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from aggregator.domain.events import matches
 
@@ -104,8 +104,7 @@ def takers(patterns: Mapping[str, tuple[str, ...]], event_type: str, data: Mappi
     return [name for name, wanted in patterns.items() if name != about and matches(wanted, event_type)]
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """How an endpoint is doing. `failures` in a row; `failing_since` is the first of them; before `next_probe_at`
     nothing is sent there, and then one delivery, to see whether it answers."""
 
@@ -134,8 +133,8 @@ def succeeded(health: Health, at: datetime, took: timedelta = timedelta()) -> He
     """
     last = health.last_failure_at
     if health.failing_since is not None and last is not None and at - took < last <= at:
-        return replace(health, failing_since=last, last_success_at=at)
-    return replace(health, standing="good", failures=0, failing_since=None, last_success_at=at, next_probe_at=None)
+        return health._replace(failing_since=last, last_success_at=at)
+    return health._replace(standing="good", failures=0, failing_since=None, last_success_at=at, next_probe_at=None)
 
 
 def failed(
@@ -160,8 +159,7 @@ def failed(
         pause_s = min(FIRST_PAUSE_S * 2**doublings, patience.longest_pause_s) * (1 + JITTER * jitter)
     if status in (429, 503) and retry_after_s is not None:
         pause_s = max(pause_s, min(retry_after_s, LONGEST_WISHED_PAUSE_S))
-    return replace(
-        health,
+    return health._replace(
         standing="failing",
         failures=failures,
         failing_since=health.failing_since or at,

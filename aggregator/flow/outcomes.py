@@ -7,7 +7,7 @@ left alone or disabled. It never sends anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -22,7 +22,6 @@ from aggregator.storage.deliveries import Delivery, Tried
 
 LONG_OUTAGE: Final = timedelta(seconds=60)
 """After so long a time without one success the endpoint was down, and no single event is to blame."""
-_HEALTH: Final = tuple(one.name for one in fields(Health))
 
 
 class Result(NamedTuple):
@@ -85,7 +84,7 @@ class _Endpoint:
         self._connection = connection
         self._name: str = row["name"]
         self._enabled: bool = row["enabled"]
-        self._health = Health(**{name: row[name] for name in _HEALTH})
+        self._health = Health(**{name: row[name] for name in Health._fields})
         self._recorded = recorded
         self._now = now
         self._tried: list[Tried] = []
@@ -108,7 +107,7 @@ class _Endpoint:
             if (self._health.standing == "failing") is not (was == "failing"):
                 self._recorded.turned.append((result, self._health.standing))
         self._flush()
-        values: dict[str, Any] = {name: getattr(self._health, name) for name in _HEALTH}
+        values: dict[str, Any] = self._health._asdict()
         probe = self._health.next_probe_at
         next_at = (probe if probe is not None and probe > self._now else self._now) if self._enabled else None
         endpoints.save_health(self._connection, self._name, next_at=next_at, updated_at=self._now, **values)
