@@ -108,10 +108,6 @@ class KeySettings(Model):
         """The values that let this caller in at `now`."""
         return tuple(key.value for key in _current(self.key, now))
 
-    def callback_secrets_at(self, now: datetime) -> tuple[SigningSecret, ...]:
-        """What callbacks are signed with at `now`, in the file's order; empty when callbacks are refused."""
-        return tuple(_current(self.callback_secret or (), now))
-
 
 class WebhookSettings(Model):
     """One of `webhooks`, or an endpoint made by API: an endpoint of the operator's, and which events it gets.

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -373,7 +373,7 @@ class Delivery:
         except Exception as exc:
             # Whatever it is, the place must come free again, and the delivery be tried again.
             log.exception("delivery_failed", endpoint=target.name, event_id=delivery.event_id)
-            result = self._result(target, delivery, None, type(exc).__name__, None)
+            result = self._result(target, delivery, self._house.clock.now(), None, type(exc).__name__)
         self._results.append(result)
         if not self._stopping:
             self._house.wakeups.wake(self.name)
@@ -383,31 +383,33 @@ class Delivery:
         url, at = target.url(delivery.callback_url), clock.now()
         keys = target.secrets_at(at)
         if url is None or not keys:
-            return self._result(target, delivery, None, "there is no secret, or no URL, to send it with", None)
+            return self._result(target, delivery, at, None, "there is no secret, or no URL, to send it with")
         body = delivery.body.encode()
         headers = webhooks.headers(delivery.event_id, at, body, keys)
         began = clock.monotonic()
         outcome = await self._outbound.deliver(url, body, headers, target.timeout_s, guarded=target.guarded)
         took_s = clock.monotonic() - began
         self._learn(target, took_s)
+        # The clock does not jump in between; to read it costs more than to add.
+        at += timedelta(seconds=took_s)
         if isinstance(outcome, Delivered):
             excerpt = _excerpt(self._redact(outcome.excerpt), url) if outcome.excerpt else None
             error = f"HTTP {outcome.status}"
-            return self._result(target, delivery, outcome.status, error, took_s, outcome.retry_after_s, excerpt)
-        return self._result(target, delivery, None, outcome.reason[:MAX_ERROR_CHARS], took_s)
+            return self._result(target, delivery, at, outcome.status, error, took_s, outcome.retry_after_s, excerpt)
+        return self._result(target, delivery, at, None, outcome.reason[:MAX_ERROR_CHARS], took_s)
 
     def _result(
         self,
         target: Target,
         delivery: deliveries.Delivery,
+        at: datetime,
         status: int | None,
         error: str,
-        took_s: float | None,
+        took_s: float | None = None,
         retry_after_s: float | None = None,
         excerpt: str | None = None,
     ) -> Result:
-        now, jitter = self._house.clock.now(), self._jitter()
-        return Result(target, delivery, now, status, error, retry_after_s, took_s, excerpt, jitter)
+        return Result(target, delivery, at, status, error, retry_after_s, took_s, excerpt, self._jitter())
 
     def _learn(self, target: Target, took_s: float) -> None:
         lane = self._lanes.get(target.name)

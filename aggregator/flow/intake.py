@@ -24,7 +24,7 @@ from aggregator.domain.parameters import MAX_QUANTITY, check_params, ignored_par
 from aggregator.flow.base import House
 from aggregator.storage import catalogue, idempotency
 from aggregator.storage import orders as order_store
-from aggregator.storage.database import Connection, quick
+from aggregator.storage.database import Connection
 from aggregator.storage.idempotency import Entry, Stored
 
 MAX_NUMBERS: Final = 10
@@ -33,8 +33,6 @@ MAX_LINK: Final = 2048
 MAX_REFERENCE: Final = 255
 MAX_PARAM: Final = 100_000
 MAX_METADATA: Final = 4096
-FEW: Final = 8
-"""Orders of one request that are stored in no time."""
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -123,9 +121,8 @@ class Intake:
         house = self._house
         now = house.clock.now()
         checked = [self._checked(wish, now) for wish in wishes]
-        store = _store_few if len(checked) <= FEW else _store
         with house.callers.wait(len(checked)):
-            taken = await house.database.write_together(store, _Request(checked, once, now))
+            taken = await house.database.write_together(_store, _Request(checked, once, now))
         if isinstance(taken, Problem):
             raise taken
         for result in taken.results:
@@ -384,9 +381,6 @@ def _store(connection: Connection, requests: Sequence[_Request]) -> list[Taken |
         # Only on PostgreSQL: another request with one of the keys committed in between. Nothing of these stays.
         raise Problem(ProblemKind.IDEMPOTENCY_RUNNING, "a request with this Idempotency-Key is running")
     return [outcome for outcome in outcomes if outcome is not None]
-
-
-_store_few: Final = quick(_store)
 
 
 def _entry(once: Idempotency, results: Sequence[Order | Problem]) -> Entry:

@@ -89,6 +89,8 @@ class _Endpoint:
         self._now = now
         self._tried: list[Tried] = []
         self._patience: Patience | None = None
+        self._success_at: datetime | None = None
+        """When the last of those arrived that changed nothing else."""
 
     def take(self, results: Iterable[Result], held: set[int]) -> None:
         for result in results:
@@ -107,6 +109,8 @@ class _Endpoint:
             if (self._health.standing == "failing") is not (was == "failing"):
                 self._recorded.turned.append((result, self._health.standing))
         self._flush()
+        if self._success_at is not None:
+            self._health = self._health._replace(last_success_at=self._success_at)
         values: dict[str, Any] = self._health._asdict()
         probe = self._health.next_probe_at
         next_at = (probe if probe is not None and probe > self._now else self._now) if self._enabled else None
@@ -122,6 +126,11 @@ class _Endpoint:
         """One success ends an outage: all that waits is due. An event that fails alone while others arrive must not be
         sent again with each of them, so after a short outage only what first failed in it is due."""
         since = self._health.failing_since
+        if since is None and self._health.standing == "good":
+            self._success_at = result.at
+            self._end(result, "delivered")
+            return
+        self._success_at = None
         self._health = webhooks.succeeded(self._health, result.at, timedelta(milliseconds=result.ms))
         self._end(result, "delivered")
         if since is None or self._health.failing_since is not None:

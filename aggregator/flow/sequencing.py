@@ -17,9 +17,9 @@ from aggregator.domain.events import EVENT_TYPES
 from aggregator.domain.webhooks import takers
 from aggregator.flow.base import House
 from aggregator.storage import outbox
-from aggregator.storage.database import Connection, quick
+from aggregator.storage.database import Connection
 
-BATCH: Final = 200
+BATCH: Final = 500
 """Events per transaction: many share one commit, and SQLite's only writer is soon free for others."""
 
 EVENTS: Final = Counter("aggregator_events_total", "Events that got a position in the feed, by type.", ["type"])
@@ -41,7 +41,7 @@ class Sequencing:
         total = 0
         while not self._stopping:
             told: Tally[str] = Tally()
-            taken = await self._house.database.write(quick(partial(self._sequence, told=told)))
+            taken = await self._house.database.write(partial(self._sequence, told=told))
             for event_type, count in told.items():
                 EVENTS.labels(event_type).inc(count)
             total += taken

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from aggregator.domain.errors import StorageUnavailable
 from aggregator.storage import writer as writer_module
-from aggregator.storage.database import Database, SqliteDatabase, open_database, patience
+from aggregator.storage.database import Database, SqliteDatabase, open_database, patience, quick
 from aggregator.storage.migrate import migrate
 from tests.support.databases import opened, sqlite_url
 
@@ -238,6 +238,92 @@ async def test_closing_finishes_what_is_queued_and_refuses_what_comes_later(
     assert other.execute("SELECT count(*) FROM notes").fetchone() == (20,)
     with pytest.raises(StorageUnavailable, match="closed"):
         await database.write(lambda c: note(c, "late"))
+
+
+# --- quick work
+
+
+async def test_quick_work_runs_on_the_loop_s_thread_and_is_answered_after_the_commit(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def said(connection: Connection, word: str) -> str:
+        seen.append((word, threading.current_thread() is threading.main_thread()))
+        return note(connection, word)
+
+    await sqlite_database.write(partial(said, word="other"))
+    assert await sqlite_database.write(quick(partial(said, word="quick"))) == "quick"
+    assert other.execute("SELECT word FROM notes").fetchall() == [("other",), ("quick",)]
+    assert seen == [("other", False), ("quick", True)]
+
+
+async def test_quick_work_that_fails_hurts_none_of_its_group(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection
+) -> None:
+    def fails(connection: Connection) -> None:
+        note(connection, "half")
+        raise KeyError("no")
+
+    def rolled_back(connection: Connection) -> None:
+        connection.connection.dbapi_connection.execute("ROLLBACK")  # type: ignore[union-attr]
+        raise KeyError("as a full disk does")
+
+    works: list[Callable[[Connection], object]] = [
+        quick(partial(note, word="one")),
+        quick(fails),
+        partial(note, word="two"),
+        quick(partial(note, word="three")),
+    ]
+    results = await _behind(sqlite_database, *works)
+    assert results[0] == "one"
+    assert isinstance(results[1], KeyError)
+    assert results[2:] == ["two", "three"]
+    four, taken_back = await _behind(sqlite_database, quick(partial(note, word="four")), quick(rolled_back))
+    assert four == "four"
+    assert isinstance(taken_back, KeyError)
+    assert sorted(row[0] for row in other.execute("SELECT word FROM notes")) == ["four", "one", "three", "two"]
+
+
+async def test_quick_work_done_together_takes_turns_with_everybody_else(
+    sqlite_database: SqliteDatabase, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_QUICK", 4)
+    sizes: list[int] = []
+
+    def together(connection: Connection, words: Sequence[str]) -> list[str]:
+        sizes.append(len(words))
+        return [note(connection, word) for word in words]
+
+    work, held = quick(together), Held()
+    first = asyncio.create_task(sqlite_database.write(held))
+    assert await asyncio.to_thread(held.entered.wait, 20)
+    waiting = [asyncio.create_task(sqlite_database.write_together(work, str(number))) for number in range(10)]
+    await asyncio.sleep(0)
+    held.release()
+    await first
+    assert await asyncio.gather(*waiting) == [str(number) for number in range(10)]
+    assert sizes == [4, 4, 2]
+    assert sqlite_database.commits == 2
+
+
+def test_quick_work_of_a_loop_that_has_ended_is_still_done(sqlite_database_url: str, other: sqlite3.Connection) -> None:
+    """Nobody waits for it any more, but the writer must not wait for ever either."""
+    database = open_database(sqlite_database_url)
+    held = Held()
+
+    async def leave() -> None:
+        first = asyncio.ensure_future(database.write(held))
+        assert await asyncio.to_thread(held.entered.wait, 20)
+        second = asyncio.ensure_future(database.write(quick(partial(note, word="left"))))
+        await asyncio.sleep(0)
+        first.cancel()
+        second.cancel()
+
+    asyncio.run(leave())
+    held.release()
+    asyncio.run(database.close())
+    assert other.execute("SELECT word FROM notes").fetchall() == [("left",)]
 
 
 # --- a full disk

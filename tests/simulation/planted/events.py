@@ -73,7 +73,8 @@ def events_skipped_by_the_sequencer(stack: ExitStack) -> None:
 
 def delivered_before_it_is_sent(stack: ExitStack) -> None:
     async def deliver(self: Delivery, target: Any, delivery: Any) -> None:
-        arrived, now = self._result(target, delivery, 204, "", 0), self._house.clock.now()
+        now = self._house.clock.now()
+        arrived = self._result(target, delivery, now, 204, "")
         await self._house.database.write(lambda c: record(c, [arrived], now))
         self._results.append(await self._send(target, delivery))
 
