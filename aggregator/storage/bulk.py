@@ -198,6 +198,7 @@ class Fetch:
 
     def __init__(self, query: Select[Any]) -> None:
         self._query = query
+        # Rows are put together in the order in which the subquery gives them.
         within = query.subquery()
         self._whole = select(func.json_group_array(func.json_array(*within.c)))
         self._types = [column.type for column in within.c]
