@@ -58,16 +58,22 @@ def run_demo(*, once: bool, port: int, speed: float, keep: Path | None) -> int:
             return 1
 
 
+_kept: Final[list[socket.socket]] = []
+
+
 def free_port(wanted: int) -> int:
-    """The wanted port, or any free one when somebody has it."""
+    """The wanted port, or any free one when somebody has it. It is bound as long as this process lives, so that nothing
+    else here gets it: no other server, and no connection that goes out while the daemon is being started again."""
     for port in (wanted, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            kept.bind(("127.0.0.1", port))
+        except OSError:
+            kept.close()
+            continue
+        _kept.append(kept)
+        return int(kept.getsockname()[1])
     raise DemoFailed("no free port on 127.0.0.1")
 
 

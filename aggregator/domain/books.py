@@ -136,12 +136,13 @@ MOST_SUMS: Final = 50_000
 """Sums of refunds that are tried; beyond them any debit may be hidden."""
 
 
-def may_hide(debit: int, refunds_due: Sequence[int]) -> bool:
-    """Whether some of these refunds together could have made good a debit, so that a balance does not show it."""
+def may_hide(debit: int, refunds_due: Sequence[int], unknown: int = 0) -> bool:
+    """Whether some of these refunds together, and up to `unknown` more, could have made good a debit, so that a balance
+    does not show it."""
     sums = {0}
-    for units in refunds_due:
+    for units in (0, *refunds_due):
         more = {one + units for one in sums}
-        if any(one == debit or _rounds_to(one, debit) for one in more):
+        if any(debit - unknown <= one <= debit or _rounds_to(one, debit) for one in more):
             return True
         sums |= {one for one in more if one <= debit}
         if len(sums) > MOST_SUMS:

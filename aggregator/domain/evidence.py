@@ -99,7 +99,9 @@ def spoiled(evidence: Evidence) -> bool:
     A difference that the books took over without an explanation may be this very purchase at another price. One that
     the books explained while the balance stood still (a refund that was told late) may not.
     """
-    if any(one.get("kind") in ("difference", "active_order") or one.get("verdict") == "bought" for one in evidence):
+    if told_difference(evidence):
+        return True
+    if any(one.get("kind") == "active_order" or one.get("verdict") == "bought" for one in evidence):
         return True
     doubtful: str | None = None
     for one in _readings(evidence):
@@ -107,6 +109,17 @@ def spoiled(evidence: Evidence) -> bool:
             return True
         doubtful = None if _unmoved(one) else one["balance"]
     return False
+
+
+def may_be_refunded(evidence: Evidence) -> bool:
+    """Whether another unclear purchase may have been made, and so be canceled and refunded without anybody being told:
+    some reading showed more of it than that the balance had not moved."""
+    return not all(_unmoved(one) for one in _readings(evidence))
+
+
+def told_difference(evidence: Evidence) -> bool:
+    """Whether the books took over a difference while a purchase was open: it may have cost more than was expected."""
+    return any(one.get("kind") == "difference" for one in evidence)
 
 
 def moved_late(evidence: Evidence) -> bool:

@@ -198,13 +198,14 @@ def _next_look(row: RowMapping, trust: Trust, now: datetime, *, child: bool) -> 
 
 def _nothing_hides_it(connection: Connection, row: RowMapping, known: Books, now: datetime) -> bool:
     """Whether no refund of another order can have hidden the debit: all that could have one are asked first, and the
-    balance is read once more."""
+    balance is read once more. An unclear one cannot be asked."""
     evidence = row["evidence"] or []
     newest = [one for one in evidence if one["kind"] == "balance"][-1]
     if known.certain is None or newest["certain"] != format_units(known.certain):
         return False  # something was booked since; the next reading shows what that makes of it
+    hidden = books.most_hidden(connection, row["provider"], row["id"])
     owed = books.refunds_due(connection, row["provider"], row["sent_at"] - LOOK_BACK)
-    if owed is None or may_hide(row["expected_units"], owed):
+    if hidden is None or owed is None or may_hide(row["expected_units"], owed, hidden):
         return False
     asked = [parse_rfc3339(one["at"]) for one in evidence if one["kind"] == "asked"]
     if asked:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, selec
 
 from aggregator.domain.books import Candidate, OpenPurchase
 from aggregator.domain.clock import rfc3339
-from aggregator.domain.evidence import dispensable
+from aggregator.domain.evidence import dispensable, may_be_refunded, told_difference
 from aggregator.domain.money import Money
 from aggregator.domain.orders import RESTORED
 from aggregator.storage import ledger
@@ -63,6 +63,12 @@ _REFUNDS_SINCE: Final = select(func.count(ledger_table.c.order_number.distinct()
     ledger_table.c.id > bindparam("since"),
     ledger_table.c.kind == "refund",
     func.coalesce(ledger_table.c.note, "").not_in([ledger.SEEN_REFUND, ledger.PRICE_TOLD]),
+)
+_OTHERS_UNCLEAR: Final = select(attempts.c.expected_units, attempts.c.evidence).where(
+    attempts.c.provider == bindparam("of_provider"),
+    AT_WORK,
+    attempts.c.state == "unclear",
+    attempts.c.id != bindparam("of_attempt"),
 )
 _UNCLEAR: Final = (
     select(attempts)
@@ -427,6 +433,16 @@ def refunds_due(connection: Connection, provider: str, since: datetime) -> list[
     if len(rows) == MOST_REFUNDS:
         return None
     return [one.units for row in rows for one in _of_order(row) if one.kind == "refund" and one.units]
+
+
+def most_hidden(connection: Connection, provider: str, besides: str) -> int | None:
+    """How large a debit the other unclear purchases can have made good, each refunded in part or whole; nobody can ask
+    for them. In 10^-8 units; None: a debit of any size."""
+    rows = connection.execute(_OTHERS_UNCLEAR, {"of_provider": provider, "of_attempt": besides}).all()
+    made = [row for row in rows if may_be_refunded(row.evidence or [])]
+    if any(row.expected_units is None or told_difference(row.evidence) for row in made):
+        return None
+    return sum(row.expected_units for row in made)
 
 
 def _of_order(row: RowMapping) -> list[Candidate]:

@@ -49,6 +49,7 @@ def daemon(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) ->
     running = write_config(folder, url, sandbox.url, timeout_s=2)
     running.start()
     try:
+        running.synced()
         yield running
         assert running.terminate() == 0
     finally:

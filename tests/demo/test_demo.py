@@ -127,3 +127,15 @@ def test_a_port_that_is_taken_is_no_obstacle() -> None:
         port = taken.getsockname()[1]
         assert free_port(port) not in (0, port)
     assert free_port(port) == port
+
+
+def test_the_chosen_port_is_nobody_elses_until_the_daemon_has_it() -> None:
+    port = free_port(0)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    for _ in range(2):  # as often as the daemon is started again
+        with socket.create_server(("127.0.0.1", port)) as daemon, socket.create_connection(("127.0.0.1", port)):
+            accepted, _ = daemon.accept()
+            accepted.close()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        pass

@@ -132,6 +132,25 @@ def test_a_debit_is_hidden_by_any_refunds_that_add_up_to_it(debit: int, due: lis
     assert may_hide(debit, due) is hidden
 
 
+@pytest.mark.parametrize(
+    ("debit", "due", "unknown", "hidden"),
+    [
+        (90, (), 89, False),
+        (90, (), 90, True),
+        (90, (), 200, True),
+        (90, (50,), 39, False),
+        (90, (50,), 40, True),
+        (90, (91,), 89, False),
+        (90, (30, 70), 19, False),
+        (90, (30, 70), 20, True),
+    ],
+)
+def test_a_refund_that_nobody_can_ask_for_may_be_of_any_part(
+    debit: int, due: tuple[int, ...], unknown: int, hidden: bool
+) -> None:
+    assert may_hide(debit * CENT, [one * CENT for one in due], unknown * CENT) is hidden
+
+
 def test_of_too_many_refunds_nobody_says_that_they_hide_nothing() -> None:
     assert may_hide(2**60 + 1, [2**place for place in range(1, 40)])
 

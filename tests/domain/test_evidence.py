@@ -17,6 +17,7 @@ from aggregator.domain.evidence import (
     Trust,
     Verdict,
     dispensable,
+    may_be_refunded,
     moved_late,
     settle_time,
     spoiled,
@@ -157,6 +158,14 @@ def test_a_debit_after_an_unmoved_reading_came_late() -> None:
     assert not moved_late((reading(1, "debited"), reading(60, "debited")))
     assert not moved_late((reading(1), reading(60)))
     assert not moved_late(())
+
+
+def test_only_what_never_seemed_bought_has_no_refund() -> None:
+    assert not may_be_refunded(())
+    assert not may_be_refunded(QUIET)
+    assert may_be_refunded((*QUIET, reading(1020, "debited"), reading(1080)))
+    assert may_be_refunded((reading(1, "undecided"), *QUIET))
+    assert may_be_refunded((reading(1, sharp=False), *QUIET))
 
 
 def test_of_too_much_evidence_only_readings_that_say_nothing_new_give_way() -> None:

@@ -495,6 +495,50 @@ async def test_the_refund_of_one_that_was_cheaper_than_expected_hides_no_purchas
         await hidden(street, [other], await lost(street, "followers", sold=True))
 
 
+async def test_the_refund_of_an_unclear_purchase_hides_no_other(scenes: Scenes) -> None:
+    """Nobody can ask for an order whose id is unknown: it is paid back in part just when a cheaper one is debited."""
+    async with scenes(smmcheap=OWN) as street:
+        await learnt(street, "smmcheap")
+        dear = await lost(street, "followers", sold=True)
+        await street.advance(30)
+        await lost(street, "cheap", sold=True, quantity=500, link="https://example.com/b")
+        moves(street, "0.31", "smmcheap")
+        await street.advance(3 * ENOUGH_S)
+        assert len(street.purchases()) == 2
+        for order in (dear, await street.order(dear.number + 1)):
+            assert await states(street, order) == [("smmcheap", "unclear")]
+            assert {one["sharp"] for one in (await evidence(street, order, "balance"))[-3:]} == {True}
+
+
+async def test_once_the_other_is_resolved_a_cheaper_one_is_freed(scenes: Scenes) -> None:
+    async with scenes(smmcheap=OWN) as street:
+        await learnt(street, "smmcheap")
+        dear = await lost(street, "followers", sold=True)
+        cheap = await lost(street, "followers", sold=False, quantity=500, link="https://example.com/b")
+        await street.advance(ENOUGH_S)
+        assert await states(street, cheap) == [("smmcheap", "unclear")]
+        (sale,) = street.purchases()
+        await resolve(street.house, dear.id, provider_order=sale.order, by="test")
+        await street.advance(ENOUGH_S)
+        assert await states(street, cheap) == [("smmcheap", "not_placed"), ("smmplus", "placed")]
+
+
+@on_sqlite
+async def test_one_that_was_debited_at_an_unknown_price_hides_others_of_any_price(scenes: Scenes) -> None:
+    """Its debit was told as a difference, and nobody knows how much of it may come back."""
+    async with scenes(smmcheap=OWN) as street:
+        await learnt(street, "smmcheap")
+        odd = await lost(street, "cheap", sold=True, quantity=500, link="https://example.com/b")
+        moves(street, "-0.40", "smmcheap")
+        await street.advance(ENOUGH_S)
+        assert len(await differences(street)) == 1
+        dear = await lost(street, "followers", sold=True)
+        moves(street, "0.62", "smmcheap")
+        await street.advance(3 * ENOUGH_S)
+        for order in (odd, dear):
+            assert await states(street, order) == [("smmcheap", "unclear")]
+
+
 @on_sqlite
 async def test_other_purchases_and_their_refunds_do_not_stand_in_the_way(scenes: Scenes) -> None:
     async with scenes(smmcheap=OWN) as street:

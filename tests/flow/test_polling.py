@@ -286,14 +286,22 @@ async def test_a_broken_provider_is_found_out_by_a_few_calls(street: Street, fau
     assert street.calls("smmplus", "status") <= 10
 
 
-async def test_a_poll_that_cannot_be_recorded_is_made_again(street: Street) -> None:
+async def test_a_poll_that_cannot_be_recorded_is_made_again(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
     order = await street.bought("slow")
     street.upstream(order).forced_status = "Completed"
     street.clock.advance(15)
-    await street.polling.run_once()
-    street.database.refuse = 1
-    await street.polling.idle()
-    street.database.refuse = 0
+    ask = Gateway.statuses
+
+    async def asked(gateway: Gateway, *given: Any) -> Any:
+        answer = await ask(gateway, *given)
+        street.database.refuse = 1
+        return answer
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Gateway, "statuses", asked)
+        await street.polling.run_once()
+        await street.polling.idle()
+    assert street.database.refuse == 0
     assert (await street.order(order.number)).state is OrderState.PENDING
     await street.advance(120)
     assert (await street.events(order.number)).count("order.completed") == 1

@@ -26,10 +26,17 @@ LOOK_EVERY_S: Final = 0.05
 """Another process gives no signal to wait on, so its doors are asked in small steps, bounded by WITHIN_S."""
 
 
+_kept: Final[list[socket.socket]] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that stays free for whoever listens on it: bound here, so that no connection goes out from it, nor is
+    another free one the same. Until somebody listens, connections to it are refused."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _kept.append(kept)
+    return int(kept.getsockname()[1])
 
 
 def until(what: str, condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
@@ -115,6 +122,11 @@ class DaemonProcess:
 
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def synced(self) -> None:
+        """Until every catalogue was read, which is when amounts can be refused."""
+        told = lambda: [one["catalogue"]["synced_at"] for one in self.get("/v1/providers").json()["providers"]]  # noqa: E731
+        until("the first sync", lambda: all(told()))
 
     def kill(self) -> None:
         """SIGKILL, as the worst moment does."""

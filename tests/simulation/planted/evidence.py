@@ -41,6 +41,11 @@ def late_debit_forgiven(stack: ExitStack) -> None:
     swap(stack, books, "distrust_debits", lambda *_: None)
 
 
+def unclear_refunds_forgotten(stack: ExitStack) -> None:
+    """An unclear purchase that is paid back hides the debit of another."""
+    swap(stack, books, "most_hidden", lambda *_: 0)
+
+
 def rivals_forgotten(stack: ExitStack) -> None:
     """An id that two purchases could be of is given to the first."""
     swap(stack, books, "_MAY_MASK", ("placing",))
@@ -108,6 +113,22 @@ BUGS: Final = (
         "trusted all the same",
         replace(_PROOFS, lags_s=(20.0,), trusted=True),
         first=1,
+    ),
+    Bug(
+        "refunds of unclear purchases forgotten",
+        unclear_refunds_forgotten,
+        "^lost purchase",
+        replace(
+            _PROOFS,
+            services=("odd-code",),
+            orders=4,
+            cancels=0.0,
+            actions=("add_sms",),
+            fault_chance=1.0,
+            trusted=True,
+            stranger=False,
+        ),
+        first=25,
     ),
     Bug(
         "rivals of an id forgotten",
