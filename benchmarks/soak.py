@@ -41,6 +41,8 @@ DRAIN_WITHIN_S: Final = 180.0
 IDLE_S: Final = 40.0
 """Longer than the daemon keeps an idle connection to anybody: 15 s, looked at every 15 s."""
 ENDPOINTS: Final = ("healthy", "slow", "dead")
+ANSWERING: Final = ENDPOINTS[:2]
+"""What waits for them comes to its end. A dead one gets one delivery every 15 seconds, until it is disabled."""
 CONFIG: Final = """\
 database: {database}
 http: {{listen: ["127.0.0.1:{port}"]}}
@@ -81,7 +83,7 @@ MEMORY_WARM_KB: Final = 6_144.0
 """Resident memory over the whole second half, by the line through it, however long that half is, if it began warm."""
 SLACK: Final[dict[str, float]] = {
     "fds": 12, "close_wait": 4, "threads": 2, "open": 60, "claims": 30, "planned": 20, "refills": 20, "cancels": 10,
-    "unclear": 0, "unplaced": 20, "to healthy": 150, "to slow": 100, "to dead": 150, "undelivered": 30, "series": 15,
+    "unclear": 0, "unplaced": 20, "to healthy": 150, "to slow": 100, "undelivered": 30, "series": 15,
     "loop age": 6, "wal": 8192,
 }  # fmt: skip
 """The last quarter's mean may be a third above the second quarter's, and so much more."""
@@ -177,7 +179,7 @@ class Soak:
             while time.monotonic() - self.began < self.seconds and not load.done() and not self.deaths:
                 await asyncio.sleep(LOOK_EVERY_S)
                 self.samples.append(sample := await self._look(daemon.pid, api))
-                behind = sample["open"] + sum(sample[f"to {name}"] for name in ENDPOINTS)
+                behind = sample["open"] + sum(sample[f"to {name}"] for name in ANSWERING)
                 (callers.go_on.clear if behind > MOST_BEHIND else callers.go_on.set)()
                 self.waited += behind > MOST_BEHIND
                 if len(self.samples) % ROW_EVERY == 0:
@@ -194,13 +196,13 @@ class Soak:
 
     async def _look(self, pid: int, api: aiohttp.ClientSession) -> Sample:
         async with api.get("/metrics") as answer:
-            metrics = of_metrics(await answer.text())
+            metrics = of_metrics(await answer.text(), ANSWERING)
         database = await asyncio.to_thread(of_database, self._database, ENDPOINTS)
         return moment(self.began) | of_process(pid, self._port) | metrics | database
 
     async def _drained(self, daemon: Supervisor, api: aiohttp.ClientSession) -> list[str]:
         """Everything that was begun comes to its end."""
-        queues = ("open", "claims", "planned", "refills", "cancels", "unplaced", *(f"to {name}" for name in ENDPOINTS))
+        queues = ("open", "claims", "planned", "refills", "cancels", "unplaced", *(f"to {name}" for name in ANSWERING))
         left: Sample = {}
 
         async def empty() -> bool:

@@ -72,8 +72,8 @@ def _sockets(port: int) -> Iterator[tuple[str, str]]:
                 yield fields[9], kind
 
 
-def of_metrics(text: str) -> Sample:
-    """The oldest loop, the oldest event that nobody was told, and how many series there are."""
+def of_metrics(text: str, endpoints: Sequence[str]) -> Sample:
+    """The oldest loop, the oldest event that one of these endpoints was not told, and how many series there are."""
     lines = [line for line in _LINE.findall(text) if not line[0].startswith("python_")]
     now, loops, waits = (
         time.time(),
@@ -83,7 +83,7 @@ def of_metrics(text: str) -> Sample:
     # The loops that come round once a minute would hide the others.
     slow = ("intake", "retention")
     ages = [now - float(value) for name, of, value in lines if name == loops and not any(one in of for one in slow)]
-    waited = [now - float(value) for name, _, value in lines if name == waits]
+    waited = [now - float(at) for name, of, at in lines if name == waits and any(f'"{one}"' in of for one in endpoints)]
     return {"loop age": max(ages, default=0.0), "undelivered": max(waited, default=0.0), "series": float(len(lines))}
 
 

@@ -218,8 +218,8 @@ class Polling:
     ) -> Progress:
         """Take every report and give every order its next poll; `apart`: reports that cannot be stored are left out."""
         progress = Progress()
-        due_before = {one.number: one.due_at for one in claimed}
-        found = polls.claimed(connection, list(due_before), token)
+        as_claimed = {one.number: one for one in claimed}
+        found = polls.claimed(connection, list(as_claimed), token)
         services = sorted({(gateway.name, one.order.provider_service or "") for one in found})
         traits = catalogue.traits(connection, gateway.name, [service for _, service in services])
         poll = Poll(gateway, answered, history.load(connection, services), traits, self._house.clock.now())
@@ -227,7 +227,7 @@ class Polling:
         for one in found:
             order = self._take_apart(connection, one, poll, progress) if apart else None
             order = order or self._take(connection, one, poll, progress)
-            left.append(self._next(connection, poll, one, order, due_before[order.number]))
+            left.append(self._next(connection, poll, one, order, as_claimed[order.number]))
         polls.release(connection, token, left)
         return progress
 
@@ -303,7 +303,7 @@ class Polling:
 
     # --- when again ---
 
-    def _next(self, connection: Connection, poll: Poll, one: Polled, order: Order, was_due_at: datetime) -> Next:
+    def _next(self, connection: Connection, poll: Poll, one: Polled, order: Order, claimed: Claimed) -> Next:
         unchanged = order.updated_at == one.order.updated_at
         alone = one.alone_since
         if order.provider_order in poll.answered.spoilers and poll.gateway.batches:
@@ -313,7 +313,9 @@ class Polling:
         stuck = one.stuck_at or (poll.now if _stands_still(one, order, poll) else None)
         return Next(
             number=order.number,
-            was_due_at=was_due_at,
+            was_due_at=claimed.due_at,
+            # That it does not know the order (any more) says nothing of a refund.
+            answered_to=claimed.asked_at if poll.report(order) is not None else None,
             due_at=self._due(connection, poll, one, order, alone=alone is not None),
             alone_since=alone,
             stuck_at=stuck if unchanged and order.state not in FINAL else None,

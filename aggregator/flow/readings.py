@@ -199,7 +199,7 @@ def _follow(
     if known is not None and books.booked_since(connection, gateway.name, before.reading_id, known):
         known = None  # that one was explained; this is another
     part, seen = standing(known, before.difference_seen, judged.difference)
-    wait = seen < STANDS_AFTER or (seen < PATIENCE and books.unasked(connection, gateway.name, now))
+    wait = seen < STANDS_AFTER or (seen < PATIENCE and books.unanswered(connection, gateway.name, now - LOOK_BACK) != 0)
     if wait:
         books.set_difference(connection, gateway.name, part, seen)
         # A charge or refund that nobody told yet is the usual cause: ask for all of them.

@@ -197,22 +197,25 @@ def _next_look(row: RowMapping, trust: Trust, now: datetime, *, child: bool) -> 
 
 
 def _nothing_hides_it(connection: Connection, row: RowMapping, known: Books, now: datetime) -> bool:
-    """Whether no refund of another order can have hidden the debit: all that could have one are asked first, and the
-    balance is read once more. An unclear one cannot be asked."""
+    """Whether no refund of another order can have hidden the debit: all that could have one are asked and answered for
+    first, and the balance is read once more. An unclear one cannot be asked."""
     evidence = row["evidence"] or []
     newest = [one for one in evidence if one["kind"] == "balance"][-1]
     if known.certain is None or newest["certain"] != format_units(known.certain):
         return False  # something was booked since; the next reading shows what that makes of it
+    since = row["sent_at"] - LOOK_BACK
     hidden = books.most_hidden(connection, row["provider"], row["id"])
-    owed = books.refunds_due(connection, row["provider"], row["sent_at"] - LOOK_BACK)
+    owed = books.refunds_due(connection, row["provider"], since)
     if hidden is None or owed is None or may_hide(row["expected_units"], owed, hidden):
         return False
     asked = [parse_rfc3339(one["at"]) for one in evidence if one["kind"] == "asked"]
     if asked:
-        # Instants in evidence end at the millisecond.
-        waits = books.unasked(connection, row["provider"], asked[-1] + timedelta(milliseconds=1))
-        return not waits and parse_rfc3339(newest["at"]) > asked[-1]
-    if not books.ask_again(connection, row["provider"], now, row["sent_at"] - LOOK_BACK):
+        silent = books.unanswered(connection, row["provider"], since)
+        if silent is None or may_hide(row["expected_units"], owed, hidden + silent):
+            books.press(connection, row["provider"], now)
+            return False
+        return parse_rfc3339(newest["at"]) > asked[-1]
+    if not books.ask_again(connection, row["provider"], now, since):
         return True
     books.add_evidence(connection, row["id"], {"kind": "asked", "at": rfc3339(now)})
     return False

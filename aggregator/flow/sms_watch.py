@@ -37,7 +37,9 @@ LATEST_CHECK_S: Final = 3600.0
 LONGEST_LIFE: Final = timedelta(days=366)
 """An expiry that lies further away is no expiry."""
 AFTER_THE_END: Final = timedelta(minutes=10)
-"""A number that ran out is still asked now and then for so long: late codes come."""
+"""A number that ran out is still asked for so long, ever more seldom: late codes come."""
+SELDOM: Final = 4
+"""The pause after the end is a part of the time since then: one in so many."""
 
 
 def _askers(gateway: Gateway) -> int:
@@ -134,7 +136,8 @@ class SmsWatch:
             drafts.extend(told)
         priced = any(report.charge is not None for report in reports)
         due = self._next_check(gateway, number, now, end, priced=priced, answered=answered)
-        numbers.save(connection, number, token=token, next_check_at=due, checks=row["checks"] + 1)
+        heard = row["asked_at"] if answered else None
+        numbers.save(connection, number, token=token, next_check_at=due, checks=row["checks"] + 1, answered_to=heard)
         if number == before:
             return 0
         if drafts:
@@ -177,7 +180,9 @@ class SmsWatch:
         if number.state is NumberState.CANCELED and priced:
             return None
         # A second code may come while the number lives, and a late one shortly after.
-        return now + timedelta(seconds=bounds.max) if now <= end + AFTER_THE_END else None
+        if now > end + AFTER_THE_END:
+            return None
+        return now + max(timedelta(seconds=bounds.max), (now - end) / SELDOM)
 
 
 def _answered(status: NumberStatus | Failure) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, bindparam, case, func, or_, select, update
 
 from aggregator.domain.books import Candidate, OpenPurchase
 from aggregator.domain.clock import rfc3339
@@ -21,17 +21,30 @@ from aggregator.domain.orders import RESTORED
 from aggregator.storage import ledger
 from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers, removed_purchases
 from aggregator.storage.tables import ledger as ledger_table
+from aggregator.storage.types import Instant
 
 FRESH_PURCHASE: Final = "expected"
 """The note of what is booked when a purchase is made, and not when it is found out later."""
 MOST_EVIDENCE: Final = 50
+MOST_LIVE: Final = 5000
 MOST_ASKED: Final = 500
+"""Orders that are over, or numbers, asked for again at once; the newest, and all orders that go on (MOST_LIVE)."""
 MOST_REFUNDS: Final = 1000
+MOST_CANDIDATES: Final = 200
 _A_REFUND: Final = and_(ledger_table.c.kind == "refund", func.coalesce(ledger_table.c.note, "") != ledger.PRICE_TOLD)
 _PAID_BACK: Final = ("partial", "canceled", "failed")
 _FOUND_OUT: Final = func.coalesce(attempts.c.outcome, "") != RESTORED
 _MAY_MASK: Final = ("placing", "unclear", "not_placed")
 """Attempts of which a purchase that was found could as well be."""
+
+
+def _live(provider: Any) -> tuple[ColumnElement[bool], ...]:
+    """Orders at a provider that go on; like `_over`, as their index has them, or all that ever were would be read."""
+    return orders.c.provider == provider, orders.c.next_poll_at.is_not(None), orders.c.finished_at.is_(None)
+
+
+def _over(provider: Any) -> tuple[ColumnElement[bool], ...]:
+    return orders.c.provider == provider, orders.c.finished_at.is_not(None)
 
 
 # Statements of every tick are made once.
@@ -70,6 +83,38 @@ _OTHERS_UNCLEAR: Final = select(attempts.c.expected_units, attempts.c.evidence).
     attempts.c.state == "unclear",
     attempts.c.id != bindparam("of_attempt"),
 )
+_SINCE: Final = bindparam("since", type_=Instant())
+_UNANSWERED: Final = (
+    select(func.coalesce(orders.c.charge_units, orders.c.expected_units)).where(
+        orders.c.provider == bindparam("of_provider"),
+        orders.c.asked_at.is_not(None),
+        or_(orders.c.finished_at.is_(None), orders.c.finished_at >= _SINCE),
+    ),
+    select(func.coalesce(numbers.c.charge_units, orders.c.expected_units))
+    .join(orders, orders.c.number == numbers.c.order_number)
+    .where(
+        numbers.c.provider == bindparam("of_provider"), numbers.c.asked_at.is_not(None), numbers.c.created_at >= _SINCE
+    ),
+)
+_AT_ONCE: Final = bindparam("at", type_=Instant())
+
+
+def _soon(table: Table, due: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    """Now; but who is due already keeps the place in the queue, or asking often would let the last ones wait for ever.
+    One whose call is under way may be answered as it was before."""
+    return case((and_(due <= _AT_ONCE, table.c.claim_token.is_(None)), due), else_=_AT_ONCE)
+
+
+_POLLED_SOON: Final = _soon(orders, orders.c.next_poll_at)
+_CHECKED_SOON: Final = _soon(numbers, numbers.c.next_check_at)
+_PRESS: Final = (
+    update(orders)
+    .where(orders.c.provider == bindparam("of_provider"), orders.c.asked_at.is_not(None))
+    .values(next_poll_at=_POLLED_SOON),
+    update(numbers)
+    .where(numbers.c.provider == bindparam("of_provider"), numbers.c.asked_at.is_not(None))
+    .values(next_check_at=_CHECKED_SOON),
+)
 _UNCLEAR: Final = (
     select(attempts)
     .where(attempts.c.provider == bindparam("of_provider"), AT_WORK, attempts.c.state == "unclear", _FOUND_OUT)
@@ -90,9 +135,8 @@ _SENT_LATELY: Final = (
 _UNREFUNDED: Final = (
     select(orders)
     .where(
-        orders.c.provider == bindparam("of_provider"),
+        *_over(bindparam("of_provider")),
         orders.c.updated_at >= bindparam("since"),
-        orders.c.provider_order.is_not(None),
         orders.c.state.in_(_PAID_BACK),
         ~select(ledger_table.c.id).where(_A_REFUND, ledger_table.c.order_number == orders.c.number).exists(),
     )
@@ -353,59 +397,52 @@ def note_active_link(connection: Connection, provider: str, order_number: int, l
 
 def ask_again(connection: Connection, provider: str, now: datetime, since: datetime) -> int:
     """Let every order and number at a provider be asked now whose charge may have changed unseen; how many that are."""
-    some = (
-        select(orders.c.number)
-        .where(
-            orders.c.provider == provider,
-            orders.c.provider_order.is_not(None),
-            orders.c.kind != "sms",
-            or_(orders.c.finished_at.is_(None), orders.c.finished_at >= since),
-        )
-        .order_by(orders.c.number.desc())
-        .limit(MOST_ASKED)
-    )
-    asked = connection.execute(update(orders).where(orders.c.number.in_(some)).values(next_poll_at=now))
+    here = select(orders.c.number).where(orders.c.kind != "sms")
+    live = here.where(*_live(provider)).order_by(orders.c.next_poll_at).limit(MOST_LIVE)
+    over = here.where(*_over(provider), orders.c.updated_at >= since).order_by(orders.c.updated_at.desc())
+    asked = 0
+    for some in (live, over.limit(MOST_ASKED)):
+        those = update(orders).where(orders.c.number.in_(some), orders.c.provider_order.is_not(None))
+        asked += connection.execute(those.values(next_poll_at=_POLLED_SOON, asked_at=_AT_ONCE), {"at": now}).rowcount
     rented = (
         select(numbers.c.id)
         .where(numbers.c.provider == provider, numbers.c.created_at >= since)
-        .order_by(numbers.c.id.desc())
+        .order_by(numbers.c.created_at.desc())
         .limit(MOST_ASKED)
     )
-    checked = connection.execute(update(numbers).where(numbers.c.id.in_(rented)).values(next_check_at=now))
-    return asked.rowcount + checked.rowcount
+    these = update(numbers).where(numbers.c.id.in_(rented))
+    checked = connection.execute(these.values(next_check_at=_CHECKED_SOON, asked_at=_AT_ONCE), {"at": now})
+    return asked + checked.rowcount
 
 
-def unasked(connection: Connection, provider: str, asked_at: datetime) -> bool:
-    """Whether something that was to be asked then was not asked yet."""
-    waiting = (
-        select(orders.c.number).where(orders.c.provider == provider, orders.c.next_poll_at <= asked_at),
-        select(numbers.c.id).where(numbers.c.provider == provider, numbers.c.next_check_at <= asked_at),
-    )
-    return any(connection.execute(query.limit(1)).first() is not None for query in waiting)
+def unanswered(connection: Connection, provider: str, since: datetime) -> int | None:
+    """What those cost together that `ask_again` asked for and the provider did not answer for since: up to so much may
+    have been paid back unseen. In 10^-8 units; None: any amount."""
+    of = {"of_provider": provider, "since": since}
+    costs = [row[0] for query in _UNANSWERED for row in connection.execute(query, of)]
+    return None if None in costs else sum(costs)
+
+
+def press(connection: Connection, provider: str, now: datetime) -> None:
+    """Let those be asked now again that were not answered for."""
+    of = {"of_provider": provider, "at": now}
+    for statement in _PRESS:
+        connection.execute(statement, of)
 
 
 def candidates(connection: Connection, provider: str, since: datetime) -> list[Candidate]:
     """What could explain a difference: orders whose refund or price nobody told, purchases of which nobody knows."""
-    rows = (
-        connection.execute(
-            select(orders)
-            .where(orders.c.provider == provider, orders.c.updated_at >= since, orders.c.provider_order.is_not(None))
-            .order_by(orders.c.number.desc())
-            .limit(200)
-        )
-        .mappings()
-        .all()
-    )
+    rows: list[RowMapping] = []
+    for which in (_live(provider), _over(provider)):
+        lately = select(orders).where(*which, orders.c.updated_at >= since).order_by(orders.c.number.desc())
+        rows += connection.execute(lately.limit(MOST_CANDIDATES)).mappings()
+    rows = sorted((row for row in rows if row["provider_order"]), key=lambda row: -row["number"])[:MOST_CANDIDATES]
     refunds = connection.execute(
-        select(ledger_table.c.order_number, func.sum(ledger_table.c.units))
-        .where(
-            ledger_table.c.provider == provider,
-            _A_REFUND,
-            ledger_table.c.order_number.in_([row["number"] for row in rows]),
-        )
-        .group_by(ledger_table.c.order_number)
+        select(ledger_table.c.order_number, ledger_table.c.provider, func.sum(ledger_table.c.units))
+        .where(_A_REFUND, ledger_table.c.order_number.in_([row["number"] for row in rows]))
+        .group_by(ledger_table.c.order_number, ledger_table.c.provider)
     ).all()
-    refunded = {row[0]: int(row[1]) for row in refunds}
+    refunded = {row[0]: int(row[2]) for row in refunds if row[1] == provider}
     found: list[Candidate] = []
     for row in rows:
         if row["number"] not in refunded:
@@ -417,7 +454,7 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
         .join(orders, orders.c.number == attempts.c.order_number)
         .where(attempts.c.provider == provider)
         .order_by(attempts.c.sent_at.desc())
-        .limit(200)
+        .limit(MOST_CANDIDATES)
     )
     for query in (
         of_provider.where(AT_WORK, attempts.c.state.in_(["placing", "unclear"])),
@@ -432,7 +469,8 @@ def refunds_due(connection: Connection, provider: str, since: datetime) -> list[
     rows = connection.execute(_UNREFUNDED, {"of_provider": provider, "since": since}).mappings().all()
     if len(rows) == MOST_REFUNDS:
         return None
-    return [one.units for row in rows for one in _of_order(row) if one.kind == "refund" and one.units]
+    bought = [row for row in rows if row["provider_order"]]
+    return [one.units for row in bought for one in _of_order(row) if one.kind == "refund" and one.units]
 
 
 def most_hidden(connection: Connection, provider: str, besides: str) -> int | None:
@@ -442,7 +480,7 @@ def most_hidden(connection: Connection, provider: str, besides: str) -> int | No
     made = [row for row in rows if may_be_refunded(row.evidence or [])]
     if any(row.expected_units is None or told_difference(row.evidence) for row in made):
         return None
-    return sum(row.expected_units for row in made)
+    return sum(int(row.expected_units) for row in made)
 
 
 def _of_order(row: RowMapping) -> list[Candidate]:

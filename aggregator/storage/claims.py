@@ -23,7 +23,9 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    case,
     insert,
+    null,
     or_,
     select,
     text,
@@ -48,6 +50,12 @@ NOW: Final = bindparam("now", type_=Instant())
 
 def unclaimed(table: Table, now: datetime | BindParameter[datetime] = NOW) -> ColumnElement[bool]:
     return or_(table.c.claim_token.is_(None), table.c.claimed_until <= now)
+
+
+def still_asked(table: Table) -> ColumnElement[Any]:
+    """What becomes of `asked_at` when claimed rows are written: the question that the claim saw is answered by the
+    parameter `answered_to` being the same; one that was asked since stands."""
+    return case((table.c.asked_at == bindparam("answered_to", type_=Instant()), null()), else_=table.c.asked_at)
 
 
 class Claimable:

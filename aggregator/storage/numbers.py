@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, case, insert, select, update
 
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import ClaimLost
@@ -165,7 +165,8 @@ _DUE: Final = claims.Claimable(
     numbers,
     numbers.c.id,
     where=and_(numbers.c.provider == bindparam("of_provider"), numbers.c.next_check_at <= claims.NOW),
-    order_by=(numbers.c.next_check_at, numbers.c.id),
+    # Somebody waits for the code of a number that has none; one that is over may be late by a check.
+    order_by=(case((numbers.c.state == "waiting", 0), else_=1), numbers.c.next_check_at, numbers.c.id),
 )
 
 
@@ -180,11 +181,24 @@ def claim_due(
     return claims.claim(connection, _DUE, now, limit=limit, lease_s=lease_s, token=token, of_provider=provider)
 
 
-_SAVE: Final = update(numbers).where(numbers.c.id == bindparam("of"), numbers.c.claim_token == bindparam("held_by"))
+_SAVE: Final = (
+    update(numbers)
+    .where(numbers.c.id == bindparam("of"), numbers.c.claim_token == bindparam("held_by"))
+    .values(asked_at=claims.still_asked(numbers))
+)
 
 
-def save(connection: Connection, number: Number, *, token: str, next_check_at: datetime | None, checks: int) -> None:
-    """Write a number's new state and end its claim; ClaimLost when it was claimed anew since."""
+def save(
+    connection: Connection,
+    number: Number,
+    *,
+    token: str,
+    next_check_at: datetime | None,
+    checks: int,
+    answered_to: datetime | None = None,
+) -> None:
+    """Write a number's new state and end its claim; ClaimLost when it was claimed anew since. `answered_to`: the
+    question of `books.ask_again` that the provider answered."""
     values = {
         "phone": number.phone[:MAX_PHONE],
         "state": str(number.state),
@@ -197,7 +211,8 @@ def save(connection: Connection, number: Number, *, token: str, next_check_at: d
         "claim_token": None,
         "claimed_until": None,
     }
-    result = connection.execute(_SAVE, {"of": number.id, "held_by": token, **values})
+    of = {"of": number.id, "held_by": token, "answered_to": answered_to}
+    result = connection.execute(_SAVE, {**of, **values})
     if result.rowcount != 1:
         raise ClaimLost(f"number {number.id}")
 

@@ -38,6 +38,7 @@ class Claimed:
     number: int
     provider_order: str
     due_at: datetime
+    asked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,12 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What a poll leaves: when the order is asked for again (None: no more), and whether alone."""
+    """What a poll leaves: when the order is asked for again (None: no more), and whether alone. `answered_to`: the
+    question of `books.ask_again` that was answered by it."""
 
     number: int
     was_due_at: datetime
+    answered_to: datetime | None
     due_at: datetime | None
     alone_since: datetime | None
     stuck_at: datetime | None
@@ -112,7 +115,7 @@ def claim(
 def _choose(connection: Connection, provider: str, now: datetime, limit: int) -> list[Claimed]:
     def first(which: Select[Any], most: int) -> list[Claimed]:
         of = {"of_provider": provider, "now": now, "late": now - YIELDS, "at_most": most}
-        return [Claimed(row[0], row[1], row[2]) for row in connection.execute(which, of)]
+        return [Claimed(*row) for row in connection.execute(which, of)]
 
     found = first(_GOING_ON_DUE, limit)
     lone = first(_GOING_ON_ALONE, 1)
@@ -135,7 +138,7 @@ def _choose(connection: Connection, provider: str, now: datetime, limit: int) ->
 
 def _first(*where: ColumnElement[bool]) -> Select[Any]:
     return (
-        select(orders.c.number, orders.c.provider_order, orders.c.next_poll_at)
+        select(orders.c.number, orders.c.provider_order, orders.c.next_poll_at, orders.c.asked_at)
         .where(*where)
         .order_by(orders.c.next_poll_at, orders.c.number)
         .limit(_AT_MOST)
@@ -196,6 +199,7 @@ _RELEASE: Final = (
         polls=orders.c.polls + 1,
         alone_since=bindparam("goes_alone", type_=Instant()),
         stuck_at=bindparam("stuck_since", type_=Instant()),
+        asked_at=claims.still_asked(orders),
         # Who wished meanwhile that the order be asked for soon is heard.
         next_poll_at=case(
             (orders.c.next_poll_at == bindparam("was_due_at"), bindparam("due_at", type_=Instant())),
@@ -215,6 +219,7 @@ def release(connection: Connection, token: str, polled: Sequence[Next]) -> None:
                     "of": one.number,
                     "token": token,
                     "was_due_at": one.was_due_at,
+                    "answered_to": one.answered_to,
                     "due_at": one.due_at,
                     "goes_alone": one.alone_since,
                     "stuck_since": one.stuck_at,

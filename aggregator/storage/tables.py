@@ -264,6 +264,9 @@ orders = Table(
     Column("stuck_at", Instant),
     # Asked for by calls of its own: together with others it spoils the answer for all of them.
     Column("alone_since", Instant),
+    # Since then it is to be asked for, whatever the pace, until it is answered for: a refund that nobody told could
+    # hide a purchase.
+    Column("asked_at", Instant),
     # The count that somebody else than the provider saw at the link: a caller, or the config's `count_source`.
     Column("count", BigInteger),
     Column("count_at", Instant),
@@ -330,6 +333,8 @@ orders = Table(
         "number",
         where="next_poll_at IS NOT NULL AND alone_since IS NOT NULL",
     ),
+    partial_index("ix_orders_over", "provider", "updated_at", where="finished_at IS NOT NULL"),
+    partial_index("ix_orders_asked", "provider", where="asked_at IS NOT NULL"),
     partial_index("ix_orders_refill", "next_refill_at", where="next_refill_at IS NOT NULL"),
     # Links are longer than a B-tree of PostgreSQL takes.
     Index("ix_orders_link", "link", postgresql_using="hash"),
@@ -413,11 +418,15 @@ numbers = Table(
     Column("created_at", Instant, nullable=False),
     Column("next_check_at", Instant),
     Column("checks", Integer, nullable=False, server_default="0"),
+    # As with orders: to be asked for since then, until answered.
+    Column("asked_at", Instant),
     *claim_columns(),
     CheckConstraint(one_of("state", tuple(str(state) for state in NumberState)), name="state"),
     Index("ix_numbers_provider_order", "provider", "provider_order"),
     Index("ix_numbers_order_number", "order_number"),
+    Index("ix_numbers_created", "provider", "created_at"),
     partial_index("ix_numbers_check", "provider", "next_check_at", where="next_check_at IS NOT NULL"),
+    partial_index("ix_numbers_asked", "provider", where="asked_at IS NOT NULL"),
     partial_index("ix_numbers_claim", "claimed_until", where=CLAIM),
     sqlite_autoincrement=True,
 )

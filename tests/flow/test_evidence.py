@@ -437,6 +437,29 @@ async def test_a_refund_of_the_same_amount_at_the_same_moment_hides_no_purchase(
         assert [one["verdict"] for one in await evidence(street, order, "verdict")] == ["bought"]
 
 
+async def test_a_refund_of_one_whose_status_cannot_be_had_hides_no_purchase(scenes: Scenes) -> None:
+    """To have asked proves nothing; only an answer does."""
+    async with scenes(smmcheap=OWN) as street:
+        other = await street.bought("cheap", link="https://example.com/other")
+        street.upstream(other).forced_status = "Pending"
+        await street.advance(5 * 3600)
+        await street.restart()
+        await learnt(street, "smmcheap")
+        order = await lost(street, "followers", sold=True)
+        street.break_with(FaultRule("http_500_before", account="smmcheap", action="status"))
+        upstream = street.upstream(other)
+        upstream.forced_status = "Canceled"
+        street.account("smmcheap").settle(upstream, street.world.now())
+        await street.advance(ENOUGH_S)
+        assert len(await evidence(street, order, "asked")) == 1
+        assert await states(street, order) == [("smmcheap", "unclear")]
+        street.break_with()
+        await street.advance(ENOUGH_S)
+        assert (await street.order(other.number)).state is OrderState.CANCELED
+        assert await states(street, order) == [("smmcheap", "unclear")]
+        assert [one["verdict"] for one in await evidence(street, order, "verdict")] == ["bought"]
+
+
 @on_sqlite
 async def test_a_refund_that_is_never_shown_hides_no_purchase(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
     status = panel_v2._status

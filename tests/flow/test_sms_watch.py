@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from aggregator.providers import gateway as gateway_module
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.numbers import code_at
 from aggregator.storage import unknown_words
+from aggregator.storage.claims import new_token
 from aggregator.storage.database import Database
+from aggregator.storage.numbers import claim_due
 from aggregator.storage.tables import numbers as numbers_table
 from tests.support.flow import Street, a_street, on_sqlite, sms
 
@@ -237,6 +240,33 @@ async def test_long_after_its_end_a_number_is_not_asked_any_more(street: Street)
     arrives(street, await the_number(street, order), "777888")
     await street.advance(86_400)
     assert street.calls("hstock", "sms_code") == asked
+
+
+@on_sqlite
+async def test_after_its_end_a_number_is_asked_ever_more_seldom(street: Street) -> None:
+    order = await rent(street, "never")
+    await street.until(order.number)
+    number = await the_number(street, order)
+    moments = []
+    while (due := await street.column(numbers_table, number.id, "next_check_at")) is not None:
+        moments.append(due)
+        await street.next()
+    waits = [(after - before).total_seconds() for before, after in pairwise(moments)]
+    assert waits == sorted(waits)
+    assert waits[0] == 15
+    assert 100 < waits[-1] <= 150
+    assert len(waits) < 20
+
+
+async def test_a_number_that_somebody_waits_for_is_asked_first(street: Street) -> None:
+    over = await rent(street, "never")
+    await street.until(over.number)
+    street.break_with(*silent("http_500_before"))
+    waiting = await rent(street)
+    street.clock.advance(300)
+    claim = partial(claim_due, provider="hstock", now=street.clock.now(), limit=1, lease_s=60)
+    places = [await street.database.write(partial(claim, token=new_token())) for _ in range(2)]
+    assert [row["order_number"] for (row,) in places] == [waiting.number, over.number]
 
 
 @on_sqlite

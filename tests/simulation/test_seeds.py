@@ -14,7 +14,7 @@ from tests.support.postgres import PostgresServer
 SEEDS = 200
 AT_ONCE = 10
 ON_POSTGRESQL = 6
-FIXED = (10109, 724319607)
+FIXED = (10109, 669588782, 724319607)
 """Seeds that found something once."""
 
 

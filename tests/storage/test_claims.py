@@ -222,7 +222,7 @@ def test_every_moment_that_is_claimed_or_due_is_known_as_one() -> None:
         "created_at", "updated_at", "finished_at", "sent_at", "requested_at", "delivered_at", "placed_at", "stuck_at",
         "alone_since", "count_at", "cancel_at", "balance_at", "catalogue_at", "batch_at", "down_since", "stock_at",
         "first_seen_at", "seen_at", "at", "first_at", "last_at",
-        "disabled_at", "failing_since", "last_success_at", "last_failure_at", "deleted_at", "since",
+        "disabled_at", "failing_since", "asked_at", "last_success_at", "last_failure_at", "deleted_at", "since",
     }  # fmt: skip
     # The breaker looks at its clock itself, and when a number ends is the provider's to say.
     assert instants - known <= happened | {"open_until", "expires_at"}

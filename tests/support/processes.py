@@ -125,8 +125,11 @@ class DaemonProcess:
 
     def synced(self) -> None:
         """Until every catalogue was read, which is when amounts can be refused."""
-        told = lambda: [one["catalogue"]["synced_at"] for one in self.get("/v1/providers").json()["providers"]]  # noqa: E731
-        until("the first sync", lambda: all(told()))
+
+        def all_synced() -> bool:
+            return all(one["catalogue"]["synced_at"] for one in self.get("/v1/providers").json()["providers"])
+
+        until("the first sync", all_synced)
 
     def kill(self) -> None:
         """SIGKILL, as the worst moment does."""
