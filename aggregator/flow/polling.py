@@ -225,19 +225,20 @@ class Polling:
         poll = Poll(gateway, answered, history.load(connection, services), traits, self._house.clock.now())
         left = []
         for one in found:
-            order = self._take_apart(connection, one, poll, progress) if apart else None
-            order = order or self._take(connection, one, poll, progress)
-            left.append(self._next(connection, poll, one, order, as_claimed[order.number]))
+            take = self._take_apart if apart else self._take
+            order = take(connection, one, poll, progress)
+            left.append(self._next(connection, poll, one, order, as_claimed[one.order.number]))
         polls.release(connection, token, left)
         return progress
 
-    def _take_apart(self, connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
+    def _take_apart(self, connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order | None:
+        """The same; None when it cannot be stored."""
         try:
             with connection.begin_nested():
                 return self._take(connection, one, poll, progress)
         except Exception:
             log.exception("report_not_stored", order_id=one.order.id)
-            return one.order
+            return None
 
     def _take(self, connection: Connection, one: Polled, poll: Poll, progress: Progress) -> Order:
         """What the answer makes of one order."""
@@ -303,7 +304,8 @@ class Polling:
 
     # --- when again ---
 
-    def _next(self, connection: Connection, poll: Poll, one: Polled, order: Order, claimed: Claimed) -> Next:
+    def _next(self, connection: Connection, poll: Poll, one: Polled, taken: Order | None, claimed: Claimed) -> Next:
+        order = taken or one.order
         unchanged = order.updated_at == one.order.updated_at
         alone = one.alone_since
         if order.provider_order in poll.answered.spoilers and poll.gateway.batches:
@@ -314,8 +316,8 @@ class Polling:
         return Next(
             number=order.number,
             was_due_at=claimed.due_at,
-            # That it does not know the order (any more) says nothing of a refund.
-            answered_to=claimed.asked_at if poll.report(order) is not None else None,
+            # That it does not know the order (any more) says nothing of a refund; nor does what could not be stored.
+            answered_to=claimed.asked_at if taken is not None and poll.report(order) is not None else None,
             due_at=self._due(connection, poll, one, order, alone=alone is not None),
             alone_since=alone,
             stuck_at=stuck if unchanged and order.state not in FINAL else None,

@@ -19,7 +19,7 @@ from aggregator.domain.evidence import dispensable, may_be_refunded, told_differ
 from aggregator.domain.money import Money
 from aggregator.domain.orders import RESTORED
 from aggregator.storage import ledger
-from aggregator.storage.tables import AT_WORK, attempts, numbers, orders, providers, removed_purchases
+from aggregator.storage.tables import AT_WORK, OPEN_AT_PROVIDER, attempts, numbers, orders, providers, removed_purchases
 from aggregator.storage.tables import ledger as ledger_table
 from aggregator.storage.types import Instant
 
@@ -38,8 +38,8 @@ _MAY_MASK: Final = ("placing", "unclear", "not_placed")
 """Attempts of which a purchase that was found could as well be."""
 
 
-def _live(provider: Any) -> tuple[ColumnElement[bool], ...]:
-    """Orders at a provider that go on; like `_over`, as their index has them, or all that ever were would be read."""
+def _polled(provider: Any) -> tuple[ColumnElement[bool], ...]:
+    """Orders that go on, as their index has them: else all that a provider ever had would be read, as with `_over`."""
     return orders.c.provider == provider, orders.c.next_poll_at.is_not(None), orders.c.finished_at.is_(None)
 
 
@@ -398,7 +398,7 @@ def note_active_link(connection: Connection, provider: str, order_number: int, l
 def ask_again(connection: Connection, provider: str, now: datetime, since: datetime) -> int:
     """Let every order and number at a provider be asked now whose charge may have changed unseen; how many that are."""
     here = select(orders.c.number).where(orders.c.kind != "sms")
-    live = here.where(*_live(provider)).order_by(orders.c.next_poll_at).limit(MOST_LIVE)
+    live = here.where(*_polled(provider)).order_by(orders.c.next_poll_at).limit(MOST_LIVE)
     over = here.where(*_over(provider), orders.c.updated_at >= since).order_by(orders.c.updated_at.desc())
     asked = 0
     for some in (live, over.limit(MOST_ASKED)):
@@ -433,7 +433,7 @@ def press(connection: Connection, provider: str, now: datetime) -> None:
 def candidates(connection: Connection, provider: str, since: datetime) -> list[Candidate]:
     """What could explain a difference: orders whose refund or price nobody told, purchases of which nobody knows."""
     rows: list[RowMapping] = []
-    for which in (_live(provider), _over(provider)):
+    for which in ((orders.c.provider == provider, OPEN_AT_PROVIDER), _over(provider)):
         lately = select(orders).where(*which, orders.c.updated_at >= since).order_by(orders.c.number.desc())
         rows += connection.execute(lately.limit(MOST_CANDIDATES)).mappings()
     rows = sorted((row for row in rows if row["provider_order"]), key=lambda row: -row["number"])[:MOST_CANDIDATES]

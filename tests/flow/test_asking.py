@@ -16,7 +16,7 @@ from aggregator.domain.money import UNIT
 from aggregator.flow.readings import LOOK_BACK
 from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.faults import FaultRule
-from aggregator.storage import books
+from aggregator.storage import books, ledger
 from aggregator.storage.database import Database
 from aggregator.storage.tables import numbers, orders
 from tests.support.flow import Street, a_street, on_sqlite, smm, sms
@@ -77,6 +77,26 @@ async def test_an_order_that_its_provider_does_not_know_is_not_answered_for(stre
     await ask(street, "smmplus")
     await street.advance(600)
     assert await unanswered(street) == COST
+
+
+@on_sqlite
+async def test_a_report_that_cannot_be_stored_answers_for_nobody(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = await street.bought("one")
+    street.upstream(order).forced_status = "Completed"
+    await ask(street, "smmplus")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise ValueError("no column takes this")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ledger, "book_charge", full)
+        await street.advance(60)
+        assert street.calls("smmplus", "status") > 1
+        assert await unanswered(street) == COST
+    await street.advance(60)
+    assert await unanswered(street) == 0
 
 
 async def test_an_answer_to_an_earlier_question_is_none_to_a_later_one(
