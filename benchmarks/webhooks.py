@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -64,6 +65,12 @@ LANES: Final = 200
 GOAL_P99_MS: Final = 100
 
 
+def _settle() -> None:
+    """As the daemon does when it is ready: what stays for good is not looked through for garbage any more."""
+    gc.collect()
+    gc.freeze()
+
+
 # --- the receiver: a process of its own
 
 
@@ -92,6 +99,7 @@ async def receive() -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    _settle()
     print(runner.addresses[0][1], flush=True)
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
@@ -205,6 +213,7 @@ async def at_work(
         for stage in stages:
             schedule.add(stage.name, 1, stage.run_once, pace_s=PACES_S.get(stage.name, 0.0))
             house.wakeups.on(stage.name, partial(schedule.wake, stage.name))
+        _settle()
         schedule.start()
         try:
             yield Line(house, outbound, schedule)
