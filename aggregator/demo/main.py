@@ -6,6 +6,7 @@ Decides when the demo is over. It reaches the daemon only by its public doors, s
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import secrets
 import signal
@@ -58,9 +59,6 @@ def run_demo(*, once: bool, port: int, speed: float, keep: Path | None) -> int:
             return 1
 
 
-_kept: Final[list[socket.socket]] = []
-
-
 def free_port(wanted: int) -> int:
     """The wanted port, or any free one when somebody has it. It is bound as long as this process lives, so that nothing
     else here gets it: no other server, and no connection that goes out while the daemon is being started again."""
@@ -72,7 +70,7 @@ def free_port(wanted: int) -> int:
         except OSError:
             kept.close()
             continue
-        _kept.append(kept)
+        atexit.register(kept.close)
         return int(kept.getsockname()[1])
     raise DemoFailed("no free port on 127.0.0.1")
 

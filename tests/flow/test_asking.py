@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from sqlalchemy import update
 from aggregator.domain.clock import ManualClock
 from aggregator.domain.money import UNIT
 from aggregator.flow.readings import LOOK_BACK
-from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.faults import FaultRule
 from aggregator.storage import books, ledger
 from aggregator.storage.database import Database
 from aggregator.storage.tables import numbers, orders
-from tests.support.flow import Street, a_street, on_sqlite, smm, sms
+from tests.support.flow import Street, a_street, after_each, on_sqlite, smm, sms
 
 SERVICES = {"one": smm("smmplus/1"), "code": sms("hstock/65f0bb/us")}
 COST = 90 * UNIT // 100
@@ -34,6 +34,11 @@ async def street(database: Database, clock: ManualClock, tmp_path: Path) -> Asyn
 async def ask(street: Street, provider: str) -> None:
     now = street.clock.now()
     await street.database.write(lambda c: books.ask_again(c, provider, now, now - LOOK_BACK))
+
+
+async def ask_later(street: Street, provider: str) -> None:
+    street.clock.advance(1)
+    await ask(street, provider)
 
 
 async def press(street: Street, provider: str) -> None:
@@ -99,21 +104,10 @@ async def test_a_report_that_cannot_be_stored_answers_for_nobody(
     assert await unanswered(street) == 0
 
 
-async def test_an_answer_to_an_earlier_question_is_none_to_a_later_one(
-    street: Street, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_to_an_earlier_question_is_none_to_a_later_one(street: Street) -> None:
     await street.bought("one")
     await ask(street, "smmplus")
-    statuses = Gateway.statuses
-
-    async def slow(gateway: Gateway, *given: Any) -> Any:
-        answer = await statuses(gateway, *given)
-        street.clock.advance(1)
-        await ask(street, "smmplus")
-        return answer
-
-    with monkeypatch.context() as slowly:
-        slowly.setattr(Gateway, "statuses", slow)
+    with after_each("statuses", partial(ask_later, street, "smmplus")):
         await street.polling.run_once()
         await street.polling.idle()
     assert await unanswered(street) == COST
@@ -121,23 +115,14 @@ async def test_an_answer_to_an_earlier_question_is_none_to_a_later_one(
     assert await unanswered(street) == 0
 
 
-async def test_a_number_is_answered_for_by_its_status(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_number_is_answered_for_by_its_status(street: Street) -> None:
     await street.bought("code", 1, link=None)
     street.break_with(*(FaultRule("http_500_before", action=one) for one in ("sms_code", "sms_status")))
     await ask(street, "hstock")
     await street.advance(60)
     assert (await unanswered(street, "hstock") or 0) > 0
     street.break_with()
-    code = Gateway.sms_code
-
-    async def slow(gateway: Gateway, *given: Any) -> Any:
-        answer = await code(gateway, *given)
-        street.clock.advance(1)
-        await ask(street, "hstock")
-        return answer
-
-    with monkeypatch.context() as slowly:
-        slowly.setattr(Gateway, "sms_code", slow)
+    with after_each("sms_code", partial(ask_later, street, "hstock")):
         street.clock.advance(30)
         await street.sms_watch.run_once()
         await street.sms_watch.idle()

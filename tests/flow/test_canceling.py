@@ -317,21 +317,12 @@ async def test_a_crash_before_sending_sends_it_after_the_start(street: Street) -
 
 
 @on_sqlite
-async def test_a_result_is_recorded_when_the_database_is_there_again(
-    street: Street, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_result_is_recorded_when_the_database_is_there_again(street: Street) -> None:
     order = await street.bought("slow")
     await cancel(street.house, order.number, by="shop")
-    real = Gateway.cancels
-
-    async def then_full(self: Gateway, orders: Any, key: str | None = None) -> Any:
-        found = await real(self, orders, key)
-        street.database.refuse = 2
-        return found
-
-    monkeypatch.setattr(Gateway, "cancels", then_full)
-    await street.canceling.run_once()
-    await street.canceling.idle()
+    with street.refusing_after("cancels", 2):
+        await street.canceling.run_once()
+        await street.canceling.idle()
     assert street.database.refuse == 0
     assert (await wishes(street, order))[0]["state"] == "asked"
     assert street.calls("smmplus", "cancel") == 1

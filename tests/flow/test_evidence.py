@@ -113,6 +113,23 @@ async def evidence(street: Street, order: Order, kind: str) -> list[Any]:
     return [one for one in rows[0]["evidence"] or [] if one["kind"] == kind]
 
 
+def paid_back(street: Street, order: Order) -> None:
+    """The provider cancels it now."""
+    upstream = street.upstream(order)
+    upstream.forced_status = "Canceled"
+    street.account(order.provider or "").settle(upstream, street.world.now())
+
+
+async def long_pending(street: Street) -> Order:
+    """An order that is asked for seldom by now, at a provider that was seen to debit at once."""
+    order = await street.bought("cheap", link="https://example.com/other")
+    street.upstream(order).forced_status = "Pending"
+    await street.advance(5 * 3600)
+    await street.restart()
+    await learnt(street, "smmcheap")
+    return order
+
+
 async def states(street: Street, order: Order) -> list[tuple[str, str]]:
     return [(row["provider"], row["state"]) for row in await street.attempts(order.number)]
 
@@ -422,15 +439,9 @@ async def test_a_top_up_meanwhile_hides_no_purchase(scenes: Scenes, top_up: str)
 async def test_a_refund_of_the_same_amount_at_the_same_moment_hides_no_purchase(scenes: Scenes) -> None:
     """The refunded order would be asked about much later; it is asked before anything is concluded."""
     async with scenes(smmcheap=OWN) as street:
-        other = await street.bought("cheap", link="https://example.com/other")
-        street.upstream(other).forced_status = "Pending"
-        await street.advance(5 * 3600)
-        await street.restart()
-        await learnt(street, "smmcheap")
+        other = await long_pending(street)
         order = await lost(street, "followers", sold=True)
-        upstream = street.upstream(other)
-        upstream.forced_status = "Canceled"
-        street.account("smmcheap").settle(upstream, street.world.now())
+        paid_back(street, other)
         await street.advance(3 * ENOUGH_S)
         assert (await street.order(other.number)).state is OrderState.CANCELED
         assert await states(street, order) == [("smmcheap", "unclear")]
@@ -440,16 +451,10 @@ async def test_a_refund_of_the_same_amount_at_the_same_moment_hides_no_purchase(
 async def test_a_refund_of_one_whose_status_cannot_be_had_hides_no_purchase(scenes: Scenes) -> None:
     """To have asked proves nothing; only an answer does."""
     async with scenes(smmcheap=OWN) as street:
-        other = await street.bought("cheap", link="https://example.com/other")
-        street.upstream(other).forced_status = "Pending"
-        await street.advance(5 * 3600)
-        await street.restart()
-        await learnt(street, "smmcheap")
+        other = await long_pending(street)
         order = await lost(street, "followers", sold=True)
         street.break_with(FaultRule("http_500_before", account="smmcheap", action="status"))
-        upstream = street.upstream(other)
-        upstream.forced_status = "Canceled"
-        street.account("smmcheap").settle(upstream, street.world.now())
+        paid_back(street, other)
         await street.advance(ENOUGH_S)
         assert len(await evidence(street, order, "asked")) == 1
         assert await states(street, order) == [("smmcheap", "unclear")]
@@ -471,9 +476,7 @@ async def test_a_refund_that_is_never_shown_hides_no_purchase(scenes: Scenes, mo
         await street.restart()
         await learnt(street, "smmcheap")
         order = await lost(street, "followers", sold=True)
-        upstream = street.upstream(other)
-        upstream.forced_status = "Canceled"
-        street.account("smmcheap").settle(upstream, street.world.now())
+        paid_back(street, other)
         await street.advance(3 * ENOUGH_S)
         assert await states(street, order) == [("smmcheap", "unclear")]
 
@@ -481,9 +484,7 @@ async def test_a_refund_that_is_never_shown_hides_no_purchase(scenes: Scenes, mo
 async def hidden(street: Street, others: Sequence[Order], order: Order) -> None:
     """The others are paid back without a word, just when the order's purchase is debited."""
     for other in others:
-        upstream = street.upstream(other)
-        upstream.forced_status = "Canceled"
-        street.account("smmcheap").settle(upstream, street.world.now())
+        paid_back(street, other)
     await street.advance(3 * ENOUGH_S)
     assert {(await street.order(other.number)).state for other in others} == {OrderState.CANCELED}
     assert await states(street, order) == [("smmcheap", "unclear")]

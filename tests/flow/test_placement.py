@@ -469,18 +469,8 @@ async def test_a_crash_before_the_intent_loses_nothing(street: Street, monkeypat
     assert len(street.purchases()) == 1
 
 
-async def test_a_purchase_result_is_recorded_however_long_the_database_takes(
-    street: Street, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send = Gateway.add
-
-    async def sent(gateway: Gateway, request: Any) -> Any:
-        answer = await send(gateway, request)
-        street.database.refuse = 5
-        return answer
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Gateway, "add", sent)
+async def test_a_purchase_result_is_recorded_however_long_the_database_takes(street: Street) -> None:
+    with street.refusing_after("add", 5):
         order = await street.take("one")
         await street.settle()
     assert street.database.refuse == 0

@@ -286,19 +286,11 @@ async def test_a_broken_provider_is_found_out_by_a_few_calls(street: Street, fau
     assert street.calls("smmplus", "status") <= 10
 
 
-async def test_a_poll_that_cannot_be_recorded_is_made_again(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_poll_that_cannot_be_recorded_is_made_again(street: Street) -> None:
     order = await street.bought("slow")
     street.upstream(order).forced_status = "Completed"
     street.clock.advance(15)
-    ask = Gateway.statuses
-
-    async def asked(gateway: Gateway, *given: Any) -> Any:
-        answer = await ask(gateway, *given)
-        street.database.refuse = 1
-        return answer
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Gateway, "statuses", asked)
+    with street.refusing_after("statuses", 1):
         await street.polling.run_once()
         await street.polling.idle()
     assert street.database.refuse == 0

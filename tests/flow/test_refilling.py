@@ -435,19 +435,9 @@ async def test_a_crash_while_a_refill_is_asked_for_does_not_ask_again_in_the_coo
     assert (await street.events(order.number)).count("refill.requested") == 1
 
 
-async def test_a_refill_that_was_given_is_recorded_however_long_the_database_takes(
-    street: Street, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refill_that_was_given_is_recorded_however_long_the_database_takes(street: Street) -> None:
     order = await about_to_ask(street)
-    ask = Gateway.refills
-
-    async def asked(gateway: Gateway, *args: Any) -> Any:
-        answer = await ask(gateway, *args)
-        street.database.refuse = 5
-        return answer
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Gateway, "refills", asked)
+    with street.refusing_after("refills", 5):
         await street.advance(2 * HOUR_S)
     refill = await the_refill(street, order)
     assert refill.provider_refill == street.refills_asked()[0].refill

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -43,6 +44,7 @@ from aggregator.flow.routing import Routing
 from aggregator.flow.sequencing import Sequencing
 from aggregator.flow.sms_watch import SmsWatch
 from aggregator.outbound import Outbound
+from aggregator.providers.gateway import Gateway
 from aggregator.sandbox.account import Account
 from aggregator.sandbox.faults import FaultRule
 from aggregator.sandbox.ledger import Entry
@@ -92,6 +94,20 @@ def sms(*offers: str, **settings: Any) -> dict[str, Any]:
 def _offer(text: str, what: str) -> dict[str, str]:
     provider, wanted, *country = text.split("/")
     return {"provider": provider, what: wanted, **({"country": country[0]} if country else {})}
+
+
+@contextmanager
+def after_each(call: str, then: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """Do something after each of these calls of a gateway, before anybody has its answer."""
+    real = getattr(Gateway, call)
+
+    async def called(gateway: Gateway, *args: Any, **named: Any) -> Any:
+        answer = await real(gateway, *args, **named)
+        await then()
+        return answer
+
+    with patch.object(Gateway, call, called):
+        yield
 
 
 class ShakyDatabase:
@@ -437,6 +453,14 @@ class Street:
         """Wait only so long for this provider, in real seconds."""
         gateway = self.house.gateways[provider]
         gateway.settings = gateway.settings.model_copy(update={"timeout_s": timeout_s})
+
+    def refusing_after(self, call: str, writes: int) -> AbstractContextManager[None]:
+        """So many writes are refused after each of these calls of a gateway."""
+
+        async def refuse() -> None:
+            self.database.refuse = writes
+
+        return after_each(call, refuse)
 
     async def audit(self) -> None:
         """Invariants 2 and 3 against the only witness that cannot be fooled: every purchase that a provider accepted

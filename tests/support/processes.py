@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+from aggregator.demo import main as demo
 from tests.support import forked, leaks
 from tests.support.forked import ForkedProcess
 
@@ -26,17 +26,9 @@ LOOK_EVERY_S: Final = 0.05
 """Another process gives no signal to wait on, so its doors are asked in small steps, bounded by WITHIN_S."""
 
 
-_kept: Final[list[socket.socket]] = []
-
-
 def free_port() -> int:
-    """A port that stays free for whoever listens on it: bound here, so that no connection goes out from it, nor is
-    another free one the same. Until somebody listens, connections to it are refused."""
-    kept = socket.socket()
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    kept.bind(("127.0.0.1", 0))
-    _kept.append(kept)
-    return int(kept.getsockname()[1])
+    """A port that stays free for whoever listens on it. Until somebody does, connections to it are refused."""
+    return demo.free_port(0)
 
 
 def until(what: str, condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
