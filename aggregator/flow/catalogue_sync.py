@@ -7,8 +7,8 @@ be had, what came is taken over and nothing counts as removed. Never decides whi
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from aggregator.providers.contract import CataloguePage, Failure, FailureKind
 from aggregator.providers.gateway import Gateway
 from aggregator.providers.limits import Priority
 from aggregator.storage import catalogue, ledger, outbox
+from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, RowMapping
 
 PAGE_ROWS: Final = 500
@@ -40,6 +41,9 @@ _SHOWN: Final = 3
 """Rows of ours that contradict each other, as many as the catalogue's error names."""
 RETRY_S: Final = 30.0
 """A failed sync is tried again this soon, or after the usual interval when that is shorter."""
+FIRST_RETRY_S: Final = 2.0
+"""The same while nothing is known of something that we sell: orders wait for it. Doubled with every failure."""
+_MOST_DOUBLED: Final = 16
 _FORGET_CHARGES: Final[Mapping[str, object]] = {"charges": None, "charged_rate_units": None}
 """What a believed change of the price does to what charges taught: they were of another price."""
 _FORGET_ALL: Final[Mapping[str, object]] = {**_FORGET_CHARGES, "learned_per": None}
@@ -76,6 +80,7 @@ class CatalogueSync:
         self._busy: set[tuple[str, str]] = set()
         self._not_before: dict[tuple[str, str], datetime] = {}
         self._doors: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._refused: Counter[str] = Counter()
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
@@ -139,6 +144,7 @@ class CatalogueSync:
             )
             self._house.wakeups.wake(self.name)
             return str(late)
+        self._refused[gateway.name] = 0 if diff.refused is None else self._refused[gateway.name] + 1
         complaint = diff.complaint
         say = log.info if complaint is None else log.warning
         say(
@@ -149,7 +155,7 @@ class CatalogueSync:
             missing=len(diff.missing),
             reason=complaint,
         )
-        self._house.wakeups.wake("sequencing", "intake")
+        self._house.wakeups.wake("sequencing", "intake", "routing")
         return complaint
 
     @asynccontextmanager
@@ -262,9 +268,25 @@ class CatalogueSync:
             values |= {"catalogue_at": now, "catalogue_rows": catalogue.sizes(connection).get(gateway.name, 0)}
         elif not services.shrunk or shrunk[0] <= 1:
             wait_s = min(RETRY_S, wait_s)  # one that stays small is given as much time as any other to grow again
+        if diff.refused is not None and self._sells_unknown(connection, gateway):
+            wait_s = min(wait_s, FIRST_RETRY_S * 2 ** min(self._refused[gateway.name], _MOST_DOUBLED))
         values["next_catalogue_at"] = now + timedelta(seconds=wait_s)
         catalogue.set_health(connection, gateway.name, now, **values)
+        if self._may_be_bought(gateway, diff):
+            order_store.look_again(connection, now)
         return diff
+
+    def _may_be_bought(self, gateway: Gateway, diff: Diff) -> bool:
+        """Whether something that we sell came, or became something that an order may have waited for."""
+        ours = _Ours(self._house, gateway.name)
+        news = (*diff.added, *(change.after for change in diff.changed if not change.sold_out))
+        return any(row.problem is None and (row.service, row.country) in ours for row in news)
+
+    def _sells_unknown(self, connection: Connection, gateway: Gateway) -> bool:
+        """Whether an offer of ours is of something that this provider has never shown."""
+        ours = _Ours(self._house, gateway.name)
+        found = catalogue.offer_rows(connection, [(gateway.name, service) for service in ours.services])
+        return not ours.all_among((row.service, row.country) for rows in found.values() for row, _ in rows)
 
     def _store(
         self, connection: Connection, gateway: Gateway, fetched: Fetched, shrunk: tuple[int, int]
@@ -466,6 +488,14 @@ class _Ours:
     def __contains__(self, key: Key) -> bool:
         service, country = key
         return (service, None) in self._keys or (service, country.casefold()) in self._keys
+
+    @property
+    def services(self) -> list[str]:
+        return sorted({service for service, _ in self._keys})
+
+    def all_among(self, known: Iterable[Key]) -> bool:
+        shown = {key for service, country in known for key in ((service, country.casefold()), (service, None))}
+        return self._keys <= shown
 
 
 def _counted(before: int, diff: Diff) -> int:

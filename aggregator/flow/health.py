@@ -18,6 +18,7 @@ from aggregator.domain.events import Draft
 from aggregator.log import get_logger
 from aggregator.providers.contract import Failure, FailureKind
 from aggregator.storage import attempts, catalogue, outbox
+from aggregator.storage import orders as order_store
 from aggregator.storage.database import Connection, Database, RowMapping
 
 log = get_logger()
@@ -198,6 +199,8 @@ class Health:
                 outbox.append_general(connection, Draft("provider.down", data), now)
             if came_up and not told:
                 outbox.append_general(connection, Draft("provider.up", {"provider": provider}), now)
+            if came_up:
+                order_store.look_again(connection, now)
 
         await self._database.write(write)
         if went_down:

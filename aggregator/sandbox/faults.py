@@ -1,7 +1,8 @@
 """Fault rules. Decides which call meets which fault; how a fault looks on the wire is `wire`'s affair.
 
 The first rule that applies wins; every rule that matches a call counts it, so `nth` and `after` mean calls of the
-account and action, whatever other rules did. Probabilities are seeded: the same calls meet the same faults.
+account and action, whatever other rules did. Probabilities are seeded: the same rules, put in force in the same order,
+let the same calls meet the same faults.
 """
 
 from __future__ import annotations
@@ -101,14 +102,17 @@ class FaultBook:
 
     def __init__(self, seed: int, rules: Iterable[FaultRule] = ()) -> None:
         self._seed = seed
+        self._sets = 0
         self.replace(rules)
 
     def replace(self, rules: Iterable[FaultRule]) -> None:
-        """Put other rules in force; all counting and all dice start anew."""
+        """Put other rules in force; all counting starts anew, and their dice are others: else the first call after each
+        change would meet the same luck for ever."""
+        self._sets += 1
         self._rules = list(rules)
         self._matched = [0] * len(self._rules)
         self._happened = [0] * len(self._rules)
-        self._dice = [random.Random(f"{self._seed}:fault:{index}") for index in range(len(self._rules))]
+        self._dice = [random.Random(f"{self._seed}:fault:{self._sets}:{index}") for index in range(len(self._rules))]
 
     def pick(self, account: str, action: str) -> FaultRule | None:
         """The fault that this call meets, if any."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from aggregator.domain.sync import BELIEVED_AFTER
 from aggregator.flow.base import House
 from aggregator.flow.catalogue_sync import (
     BARREN_PAGES,
+    FIRST_RETRY_S,
     MAX_PAGES,
     RETRY_S,
     CatalogueSync,
@@ -147,6 +149,10 @@ class Scene:
 
     async def health(self, provider: str = "panel") -> RowMapping:
         return (await self.house.database.read(catalogue.health))[provider]
+
+    async def next_sync_in_s(self, provider: str = "panel") -> float:
+        due: datetime = (await self.health(provider))["next_catalogue_at"]
+        return (due - self.clock.now()).total_seconds()
 
     async def history(self, number: str, provider: str = "panel") -> list[tuple[int | None, int | None]]:
         def read(connection: Connection) -> list[tuple[int | None, int | None]]:
@@ -480,12 +486,42 @@ async def test_an_empty_page_in_the_middle_is_half_a_catalogue(scene: Scene) -> 
 
 
 async def test_a_refused_catalogue_is_asked_for_again_soon(scene: Scene) -> None:
+    await scene.sync()
+    assert await scene.next_sync_in_s() == 900
     scene.panel.fails("services", payload=[])
     await scene.sync()
-    assert ((await scene.health())["next_catalogue_at"] - scene.clock.now()).total_seconds() == RETRY_S
+    assert await scene.next_sync_in_s() == RETRY_S
+
+
+async def test_a_provider_of_which_nothing_is_known_yet_is_asked_again_at_once_and_then_ever_more_seldom(
+    scene: Scene,
+) -> None:
+    scene.panel.fails("services", payload=[])
+    pauses = []
+    for _ in range(6):
+        await scene.sync()
+        pauses.append(await scene.next_sync_in_s())
+    assert pauses == [FIRST_RETRY_S, 4, 8, 16, RETRY_S, RETRY_S]
     scene.panel.instead.clear()
     await scene.sync()
-    assert ((await scene.health())["next_catalogue_at"] - scene.clock.now()).total_seconds() == 900
+    assert await scene.next_sync_in_s() == 900
+
+
+async def test_numbers_of_ours_that_were_never_listed_are_asked_for_again_at_once_and_then_ever_more_seldom(
+    scene: Scene,
+) -> None:
+    scene.hstock.fails("sms_projects", payload={"error": "There was an error processing your request"})
+    pauses = []
+    for _ in range(10):
+        await scene.sync("hstock")
+        pauses.append(await scene.next_sync_in_s("hstock"))
+    assert pauses == [FIRST_RETRY_S, 4, 8, 16, 32, 64, 128, 256, 512, 600]
+    scene.hstock.instead.clear()
+    scene.hstock.projects = [project("p1", "us"), project("p2", "de")]
+    assert await scene.sync("hstock") is None
+    scene.hstock.fails("sms_projects", payload=[])
+    await scene.sync("hstock")
+    assert await scene.next_sync_in_s("hstock") == 600
 
 
 @pytest.mark.parametrize(
@@ -948,7 +984,7 @@ async def test_numbers_that_cannot_be_listed_stay_and_do_not_hold_up_the_service
     assert view.row.problem is None
     health = await scene.health("hstock")
     assert health["catalogue_at"] == scene.clock.now()
-    assert (health["next_catalogue_at"] - scene.clock.now()).total_seconds() == 600
+    assert await scene.next_sync_in_s("hstock") == 600
 
 
 async def test_services_that_cannot_be_listed_leave_the_numbers_as_they_were(scene: Scene) -> None:

@@ -354,6 +354,47 @@ async def test_a_sync_that_never_ends_is_waited_for_no_longer_than_its_timeout(
         assert (await street.order(order.number)).provider == "smmcheap"
 
 
+# --- somebody is there who was not
+
+
+async def waits_long(street: Street, service: str, quantity: int, link: str | None = None) -> Order:
+    """An order that nobody took for so often that its next round is minutes away."""
+    order = await street.take(service, quantity, link)
+    await street.advance(200)
+    due = await street.column(orders_table, order.number, "next_route_at")
+    assert due - street.clock.now() > timedelta(seconds=60)
+    return order
+
+
+async def test_an_order_that_nobody_could_take_goes_when_the_catalogue_shows_the_stock(street: Street) -> None:
+    services = street.account("hstock").services
+    full = services["5"]
+    services["5"] = replace(full, stock=0)
+    await street.sync.sync(street.house.gateways["hstock"])
+    order = await waits_long(street, "last-ones", 1)
+    due = await street.column(orders_table, order.number, "next_route_at")
+    await street.sync.sync(street.house.gateways["hstock"])
+    assert await street.column(orders_table, order.number, "next_route_at") == due, "nothing is new"
+    services["5"] = full
+    await street.sync.sync(street.house.gateways["hstock"])
+    await street.settle()
+    assert (await street.order(order.number)).provider_order
+
+
+async def test_an_order_that_nobody_could_take_goes_when_its_provider_is_up_again(street: Street) -> None:
+    health = street.house.health
+    street.break_with(FaultRule("http_500_before", account="hstock"))
+    await health.failed("hstock", "Invalid API key", fatal=True)
+    for _ in range(6):
+        await street.advance(600)
+        await street.sync.sync(street.house.gateways["hstock"])
+    order = await waits_long(street, "last-ones", 1)
+    street.break_with()
+    await health.answered("hstock")
+    await street.settle()
+    assert (await street.order(order.number)).provider_order
+
+
 # --- what became of earlier orders
 
 

@@ -232,6 +232,19 @@ def test_nth_after_count_and_probability_choose_the_calls() -> None:
     assert some != picks(FaultRule("html", probability=0.3), 1000, seed=1)
 
 
+def test_rules_that_are_put_in_force_again_meet_other_luck_and_the_same_in_every_run() -> None:
+    def lots(seed: int) -> list[str]:
+        book = FaultBook(seed)
+        found = []
+        for _ in range(50):
+            book.replace([FaultRule("html", probability=0.5)])
+            found.append("".join("x" if book.pick("smmplus", "add") else "." for _ in range(4)))
+        return found
+
+    assert len(set(lots(0))) > 5
+    assert lots(0) == lots(0) != lots(1)
+
+
 def test_the_first_rule_that_applies_wins_and_all_count_the_call() -> None:
     book = FaultBook(0, [FaultRule("html", nth=2), FaultRule("huge", nth=2), FaultRule("delay", nth=3)])
     found = [book.pick("smmplus", "add") for _ in range(3)]
