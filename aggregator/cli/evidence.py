@@ -144,6 +144,8 @@ def _sentence(one: Mapping[str, Any], attempt: Attempt) -> str:
             return f"{provider} refused another order on the same link because one is active there: speaks for bought."
         case "asked":
             return f"All orders at {provider} were asked again, for a refund that could hide the debit."
+        case "kept":
+            return f"The balance stands still, but that may deceive: {_hider(one, provider)}"
         case "clock":
             if str(one.get("forward_s")).startswith("-"):
                 return f"This machine's clock was put back by {str(one['forward_s'])[1:]} s, which takes no time away."
@@ -158,6 +160,22 @@ def _sentence(one: Mapping[str, Any], attempt: Attempt) -> str:
         case kind:
             rest = {name: value for name, value in one.items() if name not in ("kind", "at")}
             return f"{shown(kind)}: {compact(rest)}"
+
+
+def _hider(one: Mapping[str, Any], provider: str) -> str:
+    """What may have hidden the debit, so that an unmoved balance proves nothing yet."""
+    more = f" and {one['more']} more" if one.get("more") else ""
+    named = f"{', '.join(map(clean, one.get('orders') or []))}{more}"
+    match one.get("by"):
+        case "unclear":
+            return (
+                f"{named}, unclear too, may have been bought, canceled and paid back, which nobody is told. Resolve "
+                "that first; this one is freed by itself after it while its balance is still read."
+            )
+        case "refunds":
+            return f"a refund of {named or 'very many orders'} may have come just then."
+        case _:
+            return f"not everybody at {provider} has answered yet who may have been paid back. They are asked again."
 
 
 def _balance(one: Mapping[str, Any], attempt: Attempt) -> str:

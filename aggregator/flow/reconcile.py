@@ -6,12 +6,13 @@ between our own. Never a blind second send, however long it takes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from aggregator.domain.books import may_hide
+from aggregator.domain.books import Candidate, may_hide
 from aggregator.domain.clock import parse_rfc3339, rfc3339
 from aggregator.domain.errors import Problem, ProblemKind
 from aggregator.domain.events import Draft
@@ -50,6 +51,8 @@ from aggregator.storage.books import Books
 from aggregator.storage.database import Connection, RowMapping
 
 FIRST_CODE_CHECK_S: Final = 1.0
+MOST_NAMED: Final = 5
+"""Orders named that may hide a debit."""
 UNCLEAR_REFILL_WAIT: Final = timedelta(days=1)
 """How long a refill whose asking was interrupted counts as perhaps running."""
 LOOKS_PER_WINDOW: Final = 10
@@ -164,10 +167,14 @@ class Reconcile:
             if row is None:
                 continue  # a person has ended it just now
             proved = Verdict.UNDECIDED if child else verdict(row["evidence"] or [], row["sent_at"], trust)
-            if proved is Verdict.NOT_BOUGHT and _nothing_hides_it(connection, row, known, now):
-                _free(connection, order, row, now)
-                freed += 1
-                continue
+            if proved is Verdict.NOT_BOUGHT:
+                hidden = _hidden_by(connection, row, known, now)
+                if hidden is None:
+                    _free(connection, order, row, now)
+                    freed += 1
+                    continue
+                if hidden:
+                    books.note_kept(connection, row["id"], hidden, now)
             if proved is Verdict.BOUGHT:
                 _note_bought(connection, order, row, now)
             if (again := _next_look(row, trust, now, child=child)) is not None:
@@ -196,29 +203,46 @@ def _next_look(row: RowMapping, trust: Trust, now: datetime, *, child: bool) -> 
     return min(looks, default=None)
 
 
-def _nothing_hides_it(connection: Connection, row: RowMapping, known: Books, now: datetime) -> bool:
-    """Whether no refund of another order can have hidden the debit: all that could have one are asked and answered for
-    first, and the balance is read once more. An unclear one cannot be asked."""
+def _hidden_by(connection: Connection, row: RowMapping, known: Books, now: datetime) -> Mapping[str, object] | None:
+    """What can have hidden the debit, for a person to read: refunds of other orders. All that could have one are asked
+    and answered for first, and the balance is read once more; an unclear one cannot be asked. Empty: only the next
+    reading tells. None: nothing can have.
+    """
     evidence = row["evidence"] or []
     newest = [one for one in evidence if one["kind"] == "balance"][-1]
     if known.certain is None or newest["certain"] != format_units(known.certain):
-        return False  # something was booked since; the next reading shows what that makes of it
-    since = row["sent_at"] - LOOK_BACK
-    hidden = books.most_hidden(connection, row["provider"], row["id"])
-    owed = books.refunds_due(connection, row["provider"], since)
-    if hidden is None or owed is None or may_hide(row["expected_units"], owed, hidden):
-        return False
+        return {}  # something was booked since; the next reading shows what that makes of it
+    debit, provider, since = row["expected_units"], row["provider"], row["sent_at"] - LOOK_BACK
+    owed = books.refunds_due(connection, provider, since)
+    if owed is None:
+        return {"by": "refunds"}
+    unseen = books.may_be_refunded_unseen(connection, provider, row["id"])
+    amounts, hidden = [one.units or 0 for one in owed], _together(one.units for one in unseen)
+    if hidden is None or may_hide(debit, amounts, hidden):
+        by = "refunds" if may_hide(debit, amounts) else "unclear"
+        return _named(by, owed if by == "refunds" else unseen)
     asked = [parse_rfc3339(one["at"]) for one in evidence if one["kind"] == "asked"]
     if asked:
-        silent = books.unanswered(connection, row["provider"], since)
-        if silent is None or may_hide(row["expected_units"], owed, hidden + silent):
-            books.press(connection, row["provider"], now)
-            return False
-        return parse_rfc3339(newest["at"]) > asked[-1]
-    if not books.ask_again(connection, row["provider"], now, since):
-        return True
+        silent = books.unanswered(connection, provider, since)
+        if silent is None or may_hide(debit, amounts, hidden + silent):
+            books.press(connection, provider, now)
+            return {"by": "unanswered"}
+        return None if parse_rfc3339(newest["at"]) > asked[-1] else {}
+    if not books.ask_again(connection, provider, now, since):
+        return None
     books.add_evidence(connection, row["id"], {"kind": "asked", "at": rfc3339(now)})
-    return False
+    return {}
+
+
+def _together(units: Iterable[int | None]) -> int | None:
+    """The sum; None when one of them may be anything."""
+    found = list(units)
+    return None if None in found else sum(one or 0 for one in found)
+
+
+def _named(by: str, those: Sequence[Candidate]) -> Mapping[str, object]:
+    orders = list(dict.fromkeys(one.order for one in those))
+    return {"by": by, "orders": orders[:MOST_NAMED], "more": max(0, len(orders) - MOST_NAMED)}
 
 
 def _free(connection: Connection, order: Order, row: RowMapping, now: datetime) -> None:

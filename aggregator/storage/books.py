@@ -26,6 +26,8 @@ from aggregator.storage.types import Instant
 FRESH_PURCHASE: Final = "expected"
 """The note of what is booked when a purchase is made, and not when it is found out later."""
 MOST_EVIDENCE: Final = 50
+KEPT: Final = "kept"
+"""The evidence that says what might hide a debit."""
 MOST_LIVE: Final = 5000
 MOST_ASKED: Final = 500
 """Orders that are over, or numbers, asked for again at once; the newest, and all orders that go on (MOST_LIVE)."""
@@ -77,11 +79,16 @@ _REFUNDS_SINCE: Final = select(func.count(ledger_table.c.order_number.distinct()
     ledger_table.c.kind == "refund",
     func.coalesce(ledger_table.c.note, "").not_in([ledger.SEEN_REFUND, ledger.PRICE_TOLD]),
 )
-_OTHERS_UNCLEAR: Final = select(attempts.c.expected_units, attempts.c.evidence).where(
-    attempts.c.provider == bindparam("of_provider"),
-    AT_WORK,
-    attempts.c.state == "unclear",
-    attempts.c.id != bindparam("of_attempt"),
+_OTHERS_UNCLEAR: Final = (
+    select(attempts.c.id, attempts.c.expected_units, attempts.c.evidence, orders.c.id.label("order"))
+    .join(orders, orders.c.number == attempts.c.order_number)
+    .where(
+        attempts.c.provider == bindparam("of_provider"),
+        AT_WORK,
+        attempts.c.state == "unclear",
+        attempts.c.id != bindparam("of_attempt"),
+    )
+    .order_by(attempts.c.sent_at)
 )
 _SINCE: Final = bindparam("since", type_=Instant())
 _UNANSWERED: Final = (
@@ -362,6 +369,18 @@ def add_evidence(connection: Connection, attempt_id: str, evidence: Mapping[str,
     connection.execute(_SET_EVIDENCE, {"of_attempt": attempt_id, "evidence": kept})
 
 
+def note_kept(connection: Connection, attempt_id: str, why: Mapping[str, object], at: datetime) -> None:
+    """Store what keeps an attempt from counting as not made; only the newest of these, and not again while it is so."""
+    known: Any = connection.execute(_EVIDENCE, {"of_attempt": attempt_id}).scalar()
+    said = {"kind": KEPT, **why}
+    kept = [one for one in known or [] if one["kind"] == KEPT]
+    if not any({**one, "at": None} == {**said, "at": None} for one in kept):
+        others = [one for one in known or [] if one["kind"] != KEPT]
+        connection.execute(
+            _SET_EVIDENCE, {"of_attempt": attempt_id, "evidence": [*others, {**said, "at": rfc3339(at)}]}
+        )
+
+
 def has_readings(connection: Connection, attempt_id: str) -> bool:
     known: Any = connection.execute(select(attempts.c.evidence).where(attempts.c.id == attempt_id)).scalar()
     return any(one.get("kind") == "balance" for one in known or [])
@@ -464,23 +483,26 @@ def candidates(connection: Connection, provider: str, since: datetime) -> list[C
     return found
 
 
-def refunds_due(connection: Connection, provider: str, since: datetime) -> list[int] | None:
+def refunds_due(connection: Connection, provider: str, since: datetime) -> list[Candidate] | None:
     """What the provider owes for orders that it did not finish and no refund is booked of; None: for too many."""
     rows = connection.execute(_UNREFUNDED, {"of_provider": provider, "since": since}).mappings().all()
     if len(rows) == MOST_REFUNDS:
         return None
     bought = [row for row in rows if row["provider_order"]]
-    return [one.units for row in bought for one in _of_order(row) if one.kind == "refund" and one.units]
+    return [one for row in bought for one in _of_order(row) if one.kind == "refund" and one.units]
 
 
-def most_hidden(connection: Connection, provider: str, besides: str) -> int | None:
-    """How large a debit the other unclear purchases can have made good, each refunded in part or whole; nobody can ask
-    for them. In 10^-8 units; None: a debit of any size."""
+def may_be_refunded_unseen(connection: Connection, provider: str, besides: str) -> list[Candidate]:
+    """The other unclear purchases, each of which may have been made and be refunded in part or whole; nobody can ask
+    for them. `units` None: it may have cost any amount."""
     rows = connection.execute(_OTHERS_UNCLEAR, {"of_provider": provider, "of_attempt": besides}).all()
-    made = [row for row in rows if may_be_refunded(row.evidence or [])]
-    if any(row.expected_units is None or told_difference(row.evidence) for row in made):
-        return None
-    return sum(int(row.expected_units) for row in made)
+    return [
+        Candidate(
+            "unclear", None if told_difference(row.evidence) else row.expected_units, order=row.order, attempt=row.id
+        )
+        for row in rows
+        if may_be_refunded(row.evidence or [])
+    ]
 
 
 def _of_order(row: RowMapping) -> list[Candidate]:

@@ -66,6 +66,13 @@ def words_of(*evidence: dict[str, Any]) -> list[str]:
         ({"kind": "difference", "difference": "-1.00"}, "differed from the books by -1.00, and nobody knows why"),
         ({"kind": "active_order"}, "speaks for bought"),
         ({"kind": "asked"}, "asked again, for a refund that could hide the debit"),
+        ({"kind": "kept", "by": "unclear", "orders": ["ord_1"], "more": 0}, "ord_1, unclear too, may have been bought"),
+        (
+            {"kind": "kept", "by": "refunds", "orders": ["a", "b"], "more": 3},
+            "a refund of a, b and 3 more may have come",
+        ),
+        ({"kind": "kept", "by": "refunds"}, "a refund of very many orders may have come"),
+        ({"kind": "kept", "by": "unanswered"}, "not everybody at smmplus has answered yet"),
         ({"kind": "clock", "forward_s": 3.5}, "put forward by 3.5 s"),
         ({"kind": "clock", "forward_s": -3.5}, "put back by 3.5 s"),
         ({"kind": "repeated", "result": "placed", "detail": "placed as 5"}, "under the same key: placed, placed as 5"),

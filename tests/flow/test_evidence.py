@@ -457,6 +457,7 @@ async def test_a_refund_of_one_whose_status_cannot_be_had_hides_no_purchase(scen
         paid_back(street, other)
         await street.advance(ENOUGH_S)
         assert len(await evidence(street, order, "asked")) == 1
+        assert [one["by"] for one in await evidence(street, order, "kept")] == ["unanswered"]
         assert await states(street, order) == [("smmcheap", "unclear")]
         street.break_with()
         await street.advance(ENOUGH_S)
@@ -488,6 +489,8 @@ async def hidden(street: Street, others: Sequence[Order], order: Order) -> None:
     await street.advance(3 * ENOUGH_S)
     assert {(await street.order(other.number)).state for other in others} == {OrderState.CANCELED}
     assert await states(street, order) == [("smmcheap", "unclear")]
+    (kept,) = await evidence(street, order, "kept")
+    assert (kept["by"], sorted(kept["orders"]), kept["more"]) == ("refunds", sorted(one.id for one in others), 0)
 
 
 def tells_no_refunds(street: Street, *, surcharge_percent: float = 0.0) -> None:
@@ -541,6 +544,8 @@ async def test_once_the_other_is_resolved_a_cheaper_one_is_freed(scenes: Scenes)
         cheap = await lost(street, "followers", sold=False, quantity=500, link="https://example.com/b")
         await street.advance(ENOUGH_S)
         assert await states(street, cheap) == [("smmcheap", "unclear")]
+        (kept,) = await evidence(street, cheap, "kept")
+        assert (kept["by"], kept["orders"], kept["more"]) == ("unclear", [dear.id], 0)
         (sale,) = street.purchases()
         await resolve(street.house, dear.id, provider_order=sale.order, by="test")
         await street.advance(ENOUGH_S)

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import random
 import traceback
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ SETTLE_EVERY_S: Final = 300.0
 BACK_WITHIN_S: Final = 1800.0
 """What an endpoint has missed is there so long after its return."""
 _STANDING: Final = (dict, list, set, deque, OrderedDict, defaultdict, Counter)
+CURSORS_SWEPT: Final = 201
 GROWN: Final = 40
 """Of a collection that was there early in the day: so many more things at its end are no accident."""
 FEED_KEPT: Final = 8
@@ -220,6 +222,9 @@ class Day:
         }
         for thing in gc.get_objects() if grown else ():
             if id(thing) in grown and type(thing) in _STANDING:
+                if _will_be_swept(thing):
+                    del grown[id(thing)]
+                    continue
                 grown[id(thing)] += f", held by {_holders(thing)}, the last of them {_last(thing):.200}"
         return list(grown.values())
 
@@ -314,6 +319,13 @@ class _Heard(Wire):
     def webhook(self, body: bytes, headers: Any) -> asyncio.Future[int]:
         self._day.ran["webhooks"] += 1
         return super().webhook(body, headers)
+
+
+def _will_be_swept(thing: Any) -> bool:
+    """Whether it is a connection's list of its cursors: sqlite3 keeps weak references, and drops the dead ones at every
+    200th cursor (CPython 3.11, `Modules/_sqlite/connection.c`)."""
+    alive = [one for one in thing if not isinstance(one, weakref.ref) or one() is not None]
+    return isinstance(thing, list) and len(thing) - len(alive) <= CURSORS_SWEPT and len(alive) <= GROWN
 
 
 def _holders(thing: object) -> str:

@@ -43,7 +43,7 @@ def late_debit_forgiven(stack: ExitStack) -> None:
 
 def unclear_refunds_forgotten(stack: ExitStack) -> None:
     """An unclear purchase that is paid back hides the debit of another."""
-    swap(stack, books, "most_hidden", lambda *_: 0)
+    swap(stack, books, "may_be_refunded_unseen", lambda *_: [])
 
 
 def rivals_forgotten(stack: ExitStack) -> None:
