@@ -211,11 +211,22 @@ _RULES: Final = (
     _Rule(
         "an event skips ahead of an earlier one only when that one's hold is over",
         """
-        SELECT 'delivery ' || b.id, 'reached ' || b.endpoint || ' before delivery ' || a.id || ' of lane ' || a.lane
-        FROM deliveries a JOIN deliveries b
-          ON b.endpoint = a.endpoint AND b.lane = a.lane AND b.event_seq > a.event_seq
-        WHERE a.state = 'pending' AND a.finished_at IS NULL AND b.state = 'delivered'
-          AND ((a.tries = 0 AND a.next_at < b.finished_at) OR a.hold_until > b.finished_at)
+        SELECT 'delivery ' || id, 'waits in lane ' || lane || ', and a later one reached ' || endpoint
+        FROM (
+          -- Each lane is gone through once: pairs would be as many as the square of what waits at an endpoint.
+          SELECT id, endpoint, lane, state, finished_at, tries, next_at, hold_until,
+            min(reached_at) OVER later AS first_at, max(reached_at) OVER later AS last_at
+          FROM (
+            SELECT d.*, CASE WHEN d.state = 'delivered' THEN d.finished_at END AS reached_at
+            FROM deliveries d
+            WHERE (d.endpoint, d.lane) IN (
+              SELECT w.endpoint, w.lane FROM deliveries w WHERE w.state = 'pending' AND w.finished_at IS NULL)
+          ) AS lanes
+          WINDOW later AS (
+            PARTITION BY endpoint, lane ORDER BY event_seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        ) AS waiting
+        WHERE state = 'pending' AND finished_at IS NULL
+          AND ((tries = 0 AND next_at < last_at) OR hold_until > first_at)
         """,
     ),
     _Rule(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, select, text
 
 from aggregator.domain.events import Draft
 from aggregator.domain.ids import RefillId
@@ -16,8 +18,10 @@ from aggregator.storage import cancels, deliverables, idempotency, invariants, l
 from aggregator.storage.database import Database
 from aggregator.storage.deliverables import Sealer
 from aggregator.storage.idempotency import Entry
+from aggregator.storage.tables import deliveries, events
 from tests.support import rows
 from tests.support.examples import NOW, later
+from tests.support.flow import on_sqlite
 
 SEALER = Sealer("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
 
@@ -619,3 +623,57 @@ async def test_removed_history_may_leave_holes_in_the_feed_and_nothing_else(data
     await database.write(prune)
     assert await database.read(lambda c: invariants.check(c, pruned=True)) == []
     assert len(await database.read(invariants.check)) == 1
+
+
+BODY = '{"type":"provider.up","timestamp":"2026-11-21T18:00:00.000Z","data":{"provider":"x"}}'
+
+
+def _waiting(connection: Connection, first: int, last: int) -> None:
+    """Events from one position to another for an endpoint: every second one went, and the next of its lane waits."""
+    told = [
+        {
+            "id": f"evt_{place}",
+            "type": "provider.up",
+            "lane": f"lane{place // 2}",
+            "position": place,
+            "body": BODY,
+            "created_at": NOW,
+        }
+        for place in range(first, last + 1)
+    ]
+    connection.execute(insert(events), told)
+    added = select(events.c.seq, events.c.lane, events.c.position).where(events.c.position >= first)
+    went = {"endpoint": "shop", "created_at": NOW, "tries": 1}
+    for odd, how in ((0, {"state": "delivered", "finished_at": NOW}), (1, {"state": "pending", "next_at": NOW})):
+        rows = [row for row in connection.execute(added) if row.position % 2 == odd]
+        connection.execute(
+            insert(deliveries), [{**went, **how, "event_seq": row.seq, "lane": row.lane} for row in rows]
+        )
+
+
+@on_sqlite
+@pytest.mark.prunes_database
+async def test_what_waits_for_an_endpoint_that_is_away_is_gone_through_once(database: Database) -> None:
+    """A backup is checked while an endpoint is away for days. Counted are steps of SQLite's machine."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def look(connection: Connection) -> list[str]:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(step, 100)
+        try:
+            return invariants.check(connection, pruned=True)
+        finally:
+            driver.set_progress_handler(None, 0)
+
+    costs = []
+    for first, last in ((1, 500), (501, 2000)):
+        await database.write(partial(_waiting, first=first, last=last))
+        steps = 0
+        assert await database.read(look) == []
+        costs.append(steps)
+    assert costs[1] < 6 * costs[0], f"four times as many rows cost more than in proportion: {costs}"
