@@ -42,7 +42,7 @@ _SHOWN: Final = 3
 RETRY_S: Final = 30.0
 """A failed sync is tried again this soon, or after the usual interval when that is shorter."""
 FIRST_RETRY_S: Final = 2.0
-"""The same while nothing is known of something that we sell: orders wait for it. Doubled with every failure."""
+"""So soon while a part is missing and something that we sell was never seen: orders wait for it. Doubled every time."""
 _MOST_DOUBLED: Final = 16
 _FORGET_CHARGES: Final[Mapping[str, object]] = {"charges": None, "charged_rate_units": None}
 """What a believed change of the price does to what charges taught: they were of another price."""
@@ -80,7 +80,8 @@ class CatalogueSync:
         self._busy: set[tuple[str, str]] = set()
         self._not_before: dict[tuple[str, str], datetime] = {}
         self._doors: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._refused: Counter[str] = Counter()
+        self._lacking: Counter[str] = Counter()
+        """Syncs in a row that did not bring a provider's whole catalogue."""
 
     async def run_once(self) -> int:
         now = self._house.clock.now()
@@ -144,8 +145,8 @@ class CatalogueSync:
             )
             self._house.wakeups.wake(self.name)
             return str(late)
-        self._refused[gateway.name] = 0 if diff.refused is None else self._refused[gateway.name] + 1
         complaint = diff.complaint
+        self._lacking[gateway.name] = 0 if complaint is None else self._lacking[gateway.name] + 1
         say = log.info if complaint is None else log.warning
         say(
             "catalogue_synced" if diff.refused is None else "catalogue_refused",
@@ -268,8 +269,8 @@ class CatalogueSync:
             values |= {"catalogue_at": now, "catalogue_rows": catalogue.sizes(connection).get(gateway.name, 0)}
         elif not services.shrunk or shrunk[0] <= 1:
             wait_s = min(RETRY_S, wait_s)  # one that stays small is given as much time as any other to grow again
-        if diff.refused is not None and self._sells_unknown(connection, gateway):
-            wait_s = min(wait_s, FIRST_RETRY_S * 2 ** min(self._refused[gateway.name], _MOST_DOUBLED))
+        if diff.complaint is not None and self._sells_unknown(connection, gateway):
+            wait_s = min(wait_s, FIRST_RETRY_S * 2 ** min(self._lacking[gateway.name], _MOST_DOUBLED))
         values["next_catalogue_at"] = now + timedelta(seconds=wait_s)
         catalogue.set_health(connection, gateway.name, now, **values)
         if self._may_be_bought(gateway, diff):

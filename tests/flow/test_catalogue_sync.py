@@ -507,6 +507,16 @@ async def test_a_provider_of_which_nothing_is_known_yet_is_asked_again_at_once_a
     assert await scene.next_sync_in_s() == 900
 
 
+async def test_a_catalogue_that_lacks_what_we_sell_and_is_not_whole_is_asked_for_again_at_once(scene: Scene) -> None:
+    scene.panel.instead["services"] = lambda _: {"payload": {"services": [service(2)], "total": 3}}
+    for pause in (FIRST_RETRY_S, 2 * FIRST_RETRY_S):
+        assert "showed 1" in (await scene.sync() or "")
+        assert await scene.next_sync_in_s() == pause
+    scene.panel.instead["services"] = lambda _: {"payload": {"services": [service(1)], "total": 3}}
+    assert "showed 1" in (await scene.sync() or "")
+    assert await scene.next_sync_in_s() == 900
+
+
 async def test_numbers_of_ours_that_were_never_listed_are_asked_for_again_at_once_and_then_ever_more_seldom(
     scene: Scene,
 ) -> None:
