@@ -113,6 +113,9 @@ class Schedule:
         if self._lag is not None:
             self._lag.cancel()
         if self._ticker.running:
+            # It shuts down by a later turn of the loop, where it would cancel the ticks made until then, and tell each
+            # as a failure.
+            self._ticker.pause()
             self._ticker.shutdown(wait=False)
         for entry in self._entries.values():
             entry.woken.set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
@@ -261,6 +263,22 @@ async def test_a_wake_and_a_stop_in_the_same_moment_begin_nothing(clock: ManualC
     schedule.wake("stage")
     await schedule.stop()
     assert work.begun == 1
+
+
+async def test_ticks_that_come_just_when_it_is_stopped_are_not_told_as_failures(
+    clock: ManualClock, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = Schedule(clock)
+    schedule.add("work", NEVER_S, work.run_once)
+    schedule.start()
+    await work.until(lambda: work.ended == 1)
+    stopping = asyncio.create_task(schedule.stop())
+    # After the first step of the stop, and before the ticker is shut down.
+    schedule._ticker.modify_job("work", next_run_time=datetime.now(UTC))
+    await stopping
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_stopping_before_the_start_and_twice_is_no_error(clock: ManualClock, work: Work) -> None:
