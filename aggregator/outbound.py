@@ -223,7 +223,8 @@ class Outbound:
             async with (self._callbacks if guarded else self._hooks).post(
                 URL(url, encoded=True), data=body, headers=headers, allow_redirects=False, timeout=_limit(timeout_s)
             ) as response:
-                answered = Delivered(response.status, retry_after(response.headers))
+                wait_s = retry_after(response.headers) if response.status >= 300 else None
+                answered = Delivered(response.status, wait_s)
                 excerpt = await _excerpt(response.content)
                 return replace(answered, excerpt=excerpt) if excerpt else answered
         except TimeoutError:

@@ -257,6 +257,7 @@ async def latency(
                 await asyncio.sleep(wait)
             tasks.append(asyncio.create_task(line.event()))
         await asyncio.gather(*tasks)
+        await line.numbered()  # until then there is nothing to deliver
         await line.delivered(*HEALTHY)
         heard = await (await client.get(f"{base}/log")).json()
         committed = await line.ids()

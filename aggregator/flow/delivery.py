@@ -454,20 +454,20 @@ def _excerpt(said: str, url: str) -> str | None:
     return _UNPRINTABLE.sub(" ", said).strip()[:MAX_EXCERPT_CHARS] or None
 
 
-def _label(target: Target) -> str:
-    return CALLBACKS if target.guarded else target.name
-
-
 def _note(recorded: Recorded) -> None:
     """Metrics and log lines of what was just written."""
+    counted: Tally[tuple[str, str]] = Tally()
     for result, how in recorded.ended:
-        _tries(_label(result.target), how).inc()
+        label = CALLBACKS if result.target.guarded else result.target.name
+        counted[label, how] += 1
         if result.took_s is not None:
-            _seconds(_label(result.target)).observe(result.took_s)
+            _seconds(label).observe(result.took_s)
         if result.delivery.tries:
-            RETRIES.labels(_label(result.target)).inc()
+            RETRIES.labels(label).inc()
         if how == "parked":
             log.warning("delivery_parked", **_who(result))
+    for (label, how), count in counted.items():
+        _tries(label, how).inc(count)
     for result in recorded.lost:
         log.info("claim_lost", stage="delivery", row=f"deliveries {result.delivery.id}")
     for result, turned in recorded.turned:
