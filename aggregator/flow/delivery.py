@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -68,11 +68,12 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """An endpoint at which something is due, and how many places it has for that."""
+    """An endpoint at which something is due, how many places it has for that, and whether some of it may be urgent."""
 
     row: RowMapping
     target: Target
     places: int
+    urgent: bool = True
 
 
 @dataclass(slots=True)
@@ -199,13 +200,13 @@ class Delivery:
 
         def write(connection: Connection) -> tuple[Recorded, list[_Claimed]]:
             # All of them at once and in one order, as who gives events their positions does: or both would wait.
-            names: set[str] | None = None
+            locked: Mapping[str, RowMapping] | None = None
             if self._house.database.kind != "sqlite":
                 names = {result.delivery.endpoint for result in results} | {delivery.endpoint for delivery in unsent}
                 names |= {room.row["name"] for room in self._rooms(connection, held, now)}
-                endpoints.lock(connection, names)
-            recorded = self._record(connection, results, unsent, now)
-            return recorded, self._claim(connection, held, now, names)
+                locked = endpoints.lock(connection, names)
+            recorded = self._record(connection, results, unsent, now, locked)
+            return recorded, self._claim(connection, held, now, locked)
 
         self._left_out = False
         recorded, claimed = await self._house.database.write(quick(write))
@@ -216,9 +217,13 @@ class Delivery:
 
     @staticmethod
     def _record(
-        connection: Connection, results: list[Result], unsent: list[deliveries.Delivery], now: datetime
+        connection: Connection,
+        results: list[Result],
+        unsent: list[deliveries.Delivery],
+        now: datetime,
+        locked: Mapping[str, RowMapping] | None = None,
     ) -> Recorded:
-        recorded = record(connection, results, now)
+        recorded = record(connection, results, now, locked)
         if unsent:
             deliveries.give_back(connection, unsent, now)
         return recorded
@@ -274,22 +279,22 @@ class Delivery:
     # --- who is next; in the database's thread
 
     def _claim(
-        self, connection: Connection, held: dict[int, _Place], now: datetime, names: Container[str] | None
+        self, connection: Connection, held: dict[int, _Place], now: datetime, locked: Container[str] | None
     ) -> list[_Claimed]:
-        """With names, at these endpoints alone; the next round looks at those that came due meanwhile."""
+        """Where others write as well, at the endpoints alone whose rows are locked; the next round looks at those that
+        came due meanwhile."""
         rooms = self._rooms(connection, held, now)
-        if names is not None:
-            self._left_out = any(room.row["name"] not in names for room in rooms)
-            rooms = [room for room in rooms if room.row["name"] in names]
+        if locked is not None:
+            self._left_out = any(room.row["name"] not in locked for room in rooms)
+            rooms = [room for room in rooms if room.row["name"] in locked]
         if not rooms:
             return []
         token, claimed = claims.new_token(), list[_Claimed]()
-        locked = endpoints.lock_again(connection, [room.row for room in rooms])
         busy = Tally(place.endpoint for place in held.values())
         for room in rooms:
-            name, target = room.row["name"], room.target
-            row = locked.get(name)
-            if row is None or not row["enabled"]:
+            row, target = room.row, room.target
+            name = row["name"]
+            if not row["enabled"]:
                 continue
             # What is claimed ahead waits for the tries before its own.
             lease_s = (AHEAD + 1) * target.timeout_s + LEASE_MARGIN_S
@@ -298,7 +303,7 @@ class Delivery:
                 name,
                 now,
                 limit=max(room.places, 0),
-                urgent=target.urgent_places + min(room.places, 0),
+                urgent=target.urgent_places + min(room.places, 0) if room.urgent else None,
                 lease_s=lease_s,
                 token=token,
             )
@@ -323,8 +328,9 @@ class Delivery:
                 continue
             probed = row["failures"] >= target.patience.failures
             places = (1 if probed else self._ahead(target)) - busy[row["name"]]
-            if places > -target.urgent_places:
-                rooms.append(_Room(row, target, places))
+            # One whose places are taken is looked at when one of them is free again.
+            if places > 0 or (row["urgent"] and places > -target.urgent_places):
+                rooms.append(_Room(row, target, places, row["urgent"]))
         rooms.extend(self._callback_rooms(connection, list(held.values()), busy, now))
         return rooms
 

@@ -6,7 +6,7 @@ left alone or disabled. It never sends anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -62,12 +62,18 @@ class Recorded:
     """Events of our own that were written."""
 
 
-def record(connection: Connection, results: Sequence[Result], now: datetime) -> Recorded:
-    """Write how tries ended. Endpoints that are still enabled are looked at again at once, or after their pause."""
+def record(
+    connection: Connection, results: Sequence[Result], now: datetime, rows: Mapping[str, RowMapping] | None = None
+) -> Recorded:
+    """Write how tries ended. Endpoints that are still enabled are looked at again at once, or after their pause.
+
+    `rows`: theirs by name, if they are locked already.
+    """
     recorded = Recorded()
     if not results:
         return recorded
-    rows = endpoints.lock(connection, {result.delivery.endpoint for result in results})
+    if rows is None:
+        rows = endpoints.lock(connection, {result.delivery.endpoint for result in results})
     held = deliveries.still_held(connection, [result.delivery for result in results])
     ordered = sorted(results, key=lambda result: (result.delivery.endpoint, result.at))
     for name, group in groupby(ordered, key=lambda result: result.delivery.endpoint):

@@ -174,11 +174,12 @@ def claim_deliveries(
     limit: int,
     lease_s: float,
     token: str,
-    urgent: int = 0,
+    urgent: int | None = 0,
 ) -> list[Delivery]:
-    """The next deliveries of an endpoint: urgent ones before all others, `urgent` more of them than `limit`."""
+    """The next deliveries of an endpoint: urgent ones before all others, `urgent` more of them than `limit`; None where
+    there are none."""
     found: list[Delivery] = []
-    for statement, most in ((_DUE_URGENT, limit + urgent), (_DUE, limit)):
+    for statement, most in ((_DUE_URGENT, limit + urgent if urgent is not None else 0), (_DUE, limit)):
         room = most - len(found)
         if room <= 0:
             continue

@@ -11,7 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.storage import claims
@@ -32,8 +45,17 @@ _WAKE: Final = (
     .where(_many(), _T.enabled, or_(_T.next_at.is_(None), _T.next_at > _FREE_AT))
     .values(next_at=_FREE_AT)
 )
+# As literals, for SQLite to see that the partial index of urgent deliveries applies.
+_URGENT_DUE: Final = exists().where(
+    deliveries.c.endpoint == _T.name,
+    deliveries.c.state == literal_column("'pending'"),
+    literal_column("deliveries.urgent"),
+    deliveries.c.next_at <= claims.NOW,
+)
 _DUE_OF_OPERATOR: Final = (
-    select(endpoints).where(_T.owner == "", _T.next_at.is_not(None), _T.next_at <= claims.NOW).order_by(_T.id)
+    select(endpoints, _URGENT_DUE.label("urgent"))
+    .where(_T.owner == "", _T.next_at.is_not(None), _T.next_at <= claims.NOW)
+    .order_by(_T.id)
 )
 _DUE_OF_CALLER: Final = (
     select(endpoints)
@@ -76,15 +98,8 @@ def lock(connection: Connection, names: Iterable[str]) -> dict[str, RowMapping]:
     return {row["name"]: row for row in connection.execute(_LOCKED, {"names": sorted(set(names))}).mappings()}
 
 
-def lock_again(connection: Connection, rows: Sequence[RowMapping]) -> dict[str, RowMapping]:
-    """The same for rows that were just read; where there is one writer alone they are as good as locked."""
-    if connection.dialect.name == "sqlite":
-        return {row["name"]: row for row in rows}
-    return lock(connection, [row["name"] for row in rows])
-
-
 def ensure(connection: Connection, names: Iterable[str], now: datetime) -> dict[str, RowMapping]:
-    """The same; those that have no row yet get one."""
+    """As `lock`; those that have no row yet get one."""
     known = lock(connection, names)
     missing = sorted(set(names) - known.keys())
     if not missing:
@@ -100,7 +115,7 @@ def wake(connection: Connection, names: Iterable[str], now: datetime) -> None:
 
 
 def due(connection: Connection, now: datetime) -> list[RowMapping]:
-    """The operator's endpoints at which something is due."""
+    """The operator's endpoints at which something is due; `urgent`: whether some of it is."""
     return list(connection.execute(_DUE_OF_OPERATOR, {"now": now}).mappings())
 
 

@@ -732,6 +732,38 @@ async def test_nothing_due_writes_nothing(make_line: MakeLine, receiver: Receive
     assert sqlite_database.commits == commits  # type: ignore[attr-defined]
 
 
+async def test_an_endpoint_whose_places_are_taken_costs_nothing_until_a_code_comes(
+    make_line: MakeLine, receiver: Receiver, sqlite_database: Database
+) -> None:
+    line = make_line(hook("shop", receiver.url), database=sqlite_database)
+    full, release = asyncio.Event(), asyncio.Event()
+
+    async def silent(_: Heard) -> web.Response:
+        if len(receiver.heard) == AT_ONCE:
+            full.set()
+        await release.wait()
+        return web.Response()
+
+    receiver.answer = silent
+    for _ in range(AT_ONCE + 4):
+        number = await line.order()
+    await line.sequencing.run_once()
+    assert await line.delivery.run_once() == AT_ONCE
+    await full.wait()
+    await line.order()
+    await line.sequencing.run_once()
+    commits = sqlite_database.commits  # type: ignore[attr-defined]
+    assert await line.delivery.run_once() == 0
+    assert sqlite_database.commits == commits  # type: ignore[attr-defined]
+    await line.happens(number, codes())
+    await line.sequencing.run_once()
+    assert await line.delivery.run_once() == 1, "a code has places of its own"
+    release.set()
+    await line.delivery.idle()
+    await line.drain()
+    assert set(await line.states()) == {"delivered"}
+
+
 async def test_a_claim_that_was_lost_writes_nothing(make_line: MakeLine, receiver: Receiver) -> None:
     line = make_line(hook("shop", receiver.url))
 
