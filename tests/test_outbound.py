@@ -11,7 +11,7 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from aggregator.domain.wire import HttpReply, HttpRequest, LostReply, NotSent, Outcome
-from aggregator.outbound import MAX_PURCHASE_REPLY_BYTES, Delivered, Outbound, retry_after
+from aggregator.outbound import MAX_PURCHASE_REPLY_BYTES, Delivered, Outbound, _excerpt, retry_after
 
 KEY = "k-very-secret-0001"
 TIMEOUT_S = 30.0
@@ -659,11 +659,11 @@ async def test_an_endpoint_that_answered_200_has_it_though_its_body_never_comes(
 ) -> None:
     head_read = asyncio.Event()
 
-    def noticed(headers: Mapping[str, str]) -> float | None:
+    async def noticed(content: aiohttp.StreamReader) -> str:
         head_read.set()
-        return retry_after(headers)
+        return await _excerpt(content)
 
-    monkeypatch.setattr("aggregator.outbound.retry_after", noticed)
+    monkeypatch.setattr("aggregator.outbound._excerpt", noticed)
 
     async def says_only_its_status(talk: Talk) -> None:
         talk.say(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
