@@ -28,7 +28,7 @@ from sqlalchemy import (
 from aggregator.domain.ids import first_id
 from aggregator.storage import claims, endpoints
 from aggregator.storage.bulk import Changes, Fetch, Lookup
-from aggregator.storage.tables import deliveries, events, orders
+from aggregator.storage.tables import PARKED, PENDING, URGENT, deliveries, events, orders
 from aggregator.storage.tables import endpoints as endpoints_table
 
 _SAME_MOMENT: Final = 2000
@@ -36,10 +36,6 @@ _SAME_MOMENT: Final = 2000
 BLOCKED_LOOK: Final = timedelta(seconds=1)
 COUNTED: Final = 100_000
 """Beyond this nobody counts on: it takes a while, and says no more."""
-# As literals: a bound value would not let SQLite see that the partial indexes of what is pending apply.
-PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
-PARKED: Final[ColumnElement[str]] = literal_column("'parked'")
-_URGENT: Final[ColumnElement[bool]] = literal_column("deliveries.urgent")
 
 
 # Tuples, as of these there are thousands a second: a frozen dataclass takes several times as long to be made.
@@ -135,7 +131,7 @@ def _claimable(*more: ColumnElement[bool]) -> Any:
 
 
 _DUE: Final = Fetch(_claimable())
-_DUE_URGENT: Final = Fetch(_claimable(_URGENT))
+_DUE_URGENT: Final = Fetch(_claimable(URGENT))
 _MARK: Final = Changes(deliveries, "id", "claim_token", "claimed_until")
 _LATER: Final = (
     select(deliveries.c.next_at)

@@ -20,7 +20,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal_column,
     or_,
     select,
     update,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.storage import claims
-from aggregator.storage.tables import deliveries, endpoints, replays
+from aggregator.storage.tables import PENDING, URGENT, deliveries, endpoints, replays
 
 REMOVED_AT_ONCE: Final = 500
 _T: Final = endpoints.c
@@ -45,11 +44,10 @@ _WAKE: Final = (
     .where(_many(), _T.enabled, or_(_T.next_at.is_(None), _T.next_at > _FREE_AT))
     .values(next_at=_FREE_AT)
 )
-# As literals, for SQLite to see that the partial index of urgent deliveries applies.
 _URGENT_DUE: Final = exists().where(
     deliveries.c.endpoint == _T.name,
-    deliveries.c.state == literal_column("'pending'"),
-    literal_column("deliveries.urgent"),
+    deliveries.c.state == PENDING,
+    URGENT,
     deliveries.c.next_at <= claims.NOW,
 )
 _DUE_OF_OPERATOR: Final = (

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, 
 
 from aggregator.storage import deliveries, endpoints
 from aggregator.storage.outbox import Fresh, add_deliveries, fresh_events, new_delivery
+from aggregator.storage.tables import PARKED, PENDING, events, replays
 from aggregator.storage.tables import deliveries as rows
-from aggregator.storage.tables import events, replays
 
 STEP: Final = 500
 HASTENED_AT_ONCE: Final = 1000
@@ -146,7 +146,7 @@ def _parked_step(connection: Connection, row: RowMapping, now: datetime, _: obje
         select(rows.c.id, rows.c.event_seq)
         .where(
             rows.c.endpoint == row["endpoint"],
-            rows.c.state == deliveries.PARKED,
+            rows.c.state == PARKED,
             rows.c.event_seq > row["after"],
             rows.c.event_seq <= row["until"],
             # What was parked anew since is not tried without end.
@@ -163,7 +163,7 @@ def _parked_step(connection: Connection, row: RowMapping, now: datetime, _: obje
 def _waiting_step(connection: Connection, row: RowMapping, now: datetime, _: object) -> _Done:
     waiting = and_(
         rows.c.endpoint == row["endpoint"],
-        rows.c.state == deliveries.PENDING,
+        rows.c.state == PENDING,
         rows.c.next_at > now,
         rows.c.id > row["after"],
         rows.c.id <= row["until"],

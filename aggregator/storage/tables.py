@@ -694,4 +694,7 @@ AT_WORK: Final[ColumnElement[bool]] = literal_column("attempts.state IN ('planne
 TO_ROUTE: Final[ColumnElement[bool]] = literal_column("orders.state = 'accepted'")
 REFILL_ASKED: Final[ColumnElement[bool]] = literal_column("refills.state = 'requested'")
 CANCEL_ASKED: Final[ColumnElement[bool]] = literal_column("cancels.state = 'requested'")
+PENDING: Final[ColumnElement[str]] = literal_column("'pending'")
+PARKED: Final[ColumnElement[str]] = literal_column("'parked'")
+URGENT: Final[ColumnElement[bool]] = literal_column("deliveries.urgent")
 OPEN_AT_PROVIDER: Final[ColumnElement[bool]] = literal_column(f"orders.{OPEN_ORDER}")

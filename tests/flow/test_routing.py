@@ -357,9 +357,9 @@ async def test_a_sync_that_never_ends_is_waited_for_no_longer_than_its_timeout(
 # --- somebody is there who was not
 
 
-async def waits_long(street: Street, service: str, quantity: int, link: str | None = None) -> Order:
-    """An order that nobody took for so often that its next round is minutes away."""
-    order = await street.take(service, quantity, link)
+async def waits_long(street: Street) -> Order:
+    """An order that hstock alone could take, and did not for so often that its next round is minutes away."""
+    order = await street.take("last-ones", 1, None)
     await street.advance(200)
     due = await street.column(orders_table, order.number, "next_route_at")
     assert due - street.clock.now() > timedelta(seconds=60)
@@ -371,7 +371,7 @@ async def test_an_order_that_nobody_could_take_goes_when_the_catalogue_shows_the
     full = services["5"]
     services["5"] = replace(full, stock=0)
     await street.sync.sync(street.house.gateways["hstock"])
-    order = await waits_long(street, "last-ones", 1)
+    order = await waits_long(street)
     due = await street.column(orders_table, order.number, "next_route_at")
     await street.sync.sync(street.house.gateways["hstock"])
     assert await street.column(orders_table, order.number, "next_route_at") == due, "nothing is new"
@@ -388,7 +388,7 @@ async def test_an_order_that_nobody_could_take_goes_when_its_provider_is_up_agai
     for _ in range(6):
         await street.advance(600)
         await street.sync.sync(street.house.gateways["hstock"])
-    order = await waits_long(street, "last-ones", 1)
+    order = await waits_long(street)
     street.break_with()
     await health.answered("hstock")
     await street.settle()
